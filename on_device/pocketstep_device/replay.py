@@ -1,0 +1,331 @@
+"""The store of samples that an update learns from: int8 latents with labels and targets, in immutable files.
+
+What never changes about a sample lies in chunk files named after their digest. What an update changes
+(whether a sample waits for its first update, whether it is held back for the check) lies in the snapshot as
+the tensors ``samples.pending`` and ``samples.held_back``, one value a sample in the order of the snapshot's
+``info["chunks"]``. A chunk is written before the snapshot that names it, so a crash leaves the old snapshot,
+its chunks, and one file that ``collect_garbage`` removes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketstep_device.errors import InputError, StateError
+from pocketstep_device.storage import read_regular, remove_leftovers, write_atomically
+from pocketstep_device.tensors import Array, read_tensors, write_tensors
+
+CLOUD, DEVICE = 0, 1
+"""Values of ``Samples.origin``."""
+
+FORMAT = "pocketstep-latents"
+VERSION = 1
+
+_FLAGS = ("pending", "held_back")
+_FIXED = ("latents", "labels", "has_soft", "origin")
+_NAME = re.compile(r"latents-([0-9a-f]{12})\.safetensors")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_OVERHEAD = 4096  # bytes that a chunk's header can take
+_ROOM = 0.75  # share of the limit that a compaction fills, so that the next append fits
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N samples as parallel arrays.
+
+    Attributes:
+        latents: int8, (N, h, w, c).
+        labels: int64, (N,), class slots.
+        soft_targets: float32, (N, slots); zero where ``has_soft`` is false.
+        has_soft: bool, (N,).
+        held_back: bool, (N,): kept for the check and never trained on.
+        origin: uint8, (N,): ``CLOUD`` or ``DEVICE``.
+        pending: bool, (N,): not yet part of an accepted update.
+
+    Raises:
+        InputError: if types or lengths differ from these.
+    """
+
+    latents: npt.NDArray[np.int8]
+    labels: npt.NDArray[np.int64]
+    soft_targets: npt.NDArray[np.float32]
+    has_soft: npt.NDArray[np.bool_]
+    held_back: npt.NDArray[np.bool_]
+    origin: npt.NDArray[np.uint8]
+    pending: npt.NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            array: Array = getattr(self, field.name)
+            dtype, rank = _LAYOUT[field.name]
+            if array.dtype != dtype or array.ndim != rank or array.shape[:1] != self.labels.shape[:1]:
+                raise InputError(
+                    f"Samples' {field.name} must be {np.dtype(dtype)} of rank {rank}, as long as the labels, "
+                    f"not {array.dtype} of shape {array.shape}."
+                )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def empty(cls, latent_shape: Sequence[int], slots: int) -> Samples:
+        """No samples, of a given latent shape (h, w, c) and number of class slots."""
+        shapes = {"latents": (0, *latent_shape), "soft_targets": (0, slots)}
+        return cls(**{name: np.zeros(shapes.get(name, (0,)), dtype) for name, (dtype, _) in _LAYOUT.items()})
+
+    @classmethod
+    def concat(cls, parts: Sequence[Samples]) -> Samples:
+        """All parts (at least one, all of one latent shape and number of slots) one after the other."""
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _LAYOUT})
+
+    def select(self, index: npt.NDArray[Any]) -> Samples:
+        """The samples at an index array (integers) or mask (bool), copied."""
+        return Samples(**{name: getattr(self, name)[index] for name in _LAYOUT})
+
+    def flags(self) -> dict[str, Array]:
+        """What a snapshot keeps of the samples, as its tensors."""
+        return {f"samples.{name}": getattr(self, name) for name in _FLAGS}
+
+    def check(self, latent_shape: Sequence[int], slots: int) -> None:
+        """Checks shapes and values against a bundle's.
+
+        Raises:
+            InputError: naming what does not fit.
+        """
+        if self.latents.shape[1:] != tuple(latent_shape) or self.soft_targets.shape[1] != slots:
+            raise InputError(
+                f"Samples with latents {self.latents.shape[1:]} and {self.soft_targets.shape[1]} slots don't "
+                f"fit the bundle's {tuple(latent_shape)} and {slots}. Encode the images with this bundle."
+            )
+        if len(self) and not 0 <= self.labels.min() <= self.labels.max() < slots:
+            raise InputError(f"A sample's label is outside 0 to {slots - 1}. Add its class first.")
+        if not np.isin(self.origin, (CLOUD, DEVICE)).all():
+            raise InputError(
+                f"A sample's origin is neither {CLOUD} (cloud) nor {DEVICE} (device). Set it to one."
+            )
+        if not np.isfinite(self.soft_targets).all() or self.soft_targets[~self.has_soft].any():
+            raise InputError(
+                "A sample's soft targets hold NaN or infinity, or are not zero though has_soft is false. "
+                "Leave them out for that sample."
+            )
+
+
+_LAYOUT: dict[str, tuple[type[np.generic], int]] = {
+    "latents": (np.int8, 4),
+    "labels": (np.int64, 1),
+    "soft_targets": (np.float32, 2),
+    "has_soft": (np.bool_, 1),
+    "held_back": (np.bool_, 1),
+    "origin": (np.uint8, 1),
+    "pending": (np.bool_, 1),
+}
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk file as a snapshot names it: file name, SHA-256 (64 hex digits), number of samples."""
+
+    name: str
+    sha256: str
+    count: int
+
+    def to_info(self) -> dict[str, Any]:
+        """The JSON object for ``info["chunks"]``."""
+        return asdict(self)
+
+    @classmethod
+    def from_info(cls, value: object) -> Chunk:
+        """Reads one entry of ``info["chunks"]``.
+
+        Raises:
+            StateError: if it is not exactly such an entry.
+        """
+        if isinstance(value, dict) and set(value) == {"name", "sha256", "count"}:
+            chunk = cls(**value)
+            texts = isinstance(chunk.name, str) and isinstance(chunk.sha256, str)
+            if texts and type(chunk.count) is int and chunk.count > 0 and _SHA256.fullmatch(chunk.sha256):
+                match = _NAME.fullmatch(chunk.name)
+                if match and chunk.sha256.startswith(match[1]):
+                    return chunk
+        raise StateError("The saved state names its samples wrongly: it was damaged. Restore it from a copy.")
+
+
+class ReplayStore:
+    """The device's samples in one folder. Hold the folder's ``FolderLock`` while using it.
+
+    Args:
+        folder: Where the chunks lie; it must exist.
+        latent_shape: (h, w, c) of the bundle's latents.
+        slots: The bundle's number of class slots.
+        max_bytes: How many bytes of chunks a snapshot may name; see ``over_limit``.
+    """
+
+    def __init__(self, folder: Path, latent_shape: Sequence[int], slots: int, max_bytes: int) -> None:
+        self._folder = folder
+        self._latent_shape = tuple(latent_shape)
+        self._slots = slots
+        self._max_bytes = max_bytes
+
+    def append(self, samples: Samples) -> list[Chunk]:
+        """Writes samples as one new chunk, to be named by the next snapshot.
+
+        Returns:
+            The chunk; nothing for no samples.
+
+        Raises:
+            InputError: if the samples don't fit the bundle.
+            StateError: if they can't be written.
+        """
+        samples.check(self._latent_shape, self._slots)
+        if not len(samples):
+            return []
+        tensors = {name: getattr(samples, name) for name in _FIXED}
+        tensors["soft_rows"] = samples.soft_targets[samples.has_soft]
+        data = write_tensors(tensors, {"format": FORMAT, "version": str(VERSION)})
+        sha256 = hashlib.sha256(data).hexdigest()
+        chunk = Chunk(f"latents-{sha256[:12]}.safetensors", sha256, len(samples))
+        write_atomically(self._folder / chunk.name, data)
+        return [chunk]
+
+    def load(self, chunks: Sequence[Chunk], tensors: Mapping[str, Array]) -> Samples:
+        """Reads the samples of a snapshot.
+
+        Args:
+            chunks: The snapshot's chunks, in its order.
+            tensors: The snapshot's tensors, of which ``Samples.flags`` are read.
+
+        Raises:
+            StateError: if a chunk is missing or damaged, or the flags don't belong to the chunks.
+        """
+        count = sum(chunk.count for chunk in chunks)
+        flags = {name: tensors.get(f"samples.{name}", np.zeros(0, np.bool_)) for name in _FLAGS}
+        if any(flag.dtype != np.bool_ or flag.shape != (count,) for flag in flags.values()):
+            raise StateError(
+                f"The saved state's flags are not for its {count} samples. Restore it from a copy."
+            )
+        parts, start = [Samples.empty(self._latent_shape, self._slots)], 0
+        for chunk in chunks:
+            end = start + chunk.count
+            parts.append(self._load_chunk(chunk, {name: flag[start:end] for name, flag in flags.items()}))
+            start = end
+        return Samples.concat(parts)
+
+    def over_limit(self, chunks: Iterable[Chunk]) -> bool:
+        """Whether chunks take more than ``max_bytes`` on the disk, so that ``compact`` is due.
+
+        Raises:
+            StateError: if one is missing.
+        """
+        try:
+            return sum((self._folder / chunk.name).stat().st_size for chunk in chunks) > self._max_bytes
+        except OSError as reason:
+            raise StateError(
+                f"Samples in {self._folder} can't be read ({reason}). Restore the folder from a copy."
+            ) from reason
+
+    def compact(self, samples: Samples, seed: int) -> tuple[list[Chunk], Samples]:
+        """Keeps what fits into three quarters of ``max_bytes`` and writes it as one new chunk.
+
+        Pending samples stay first. Otherwise classes get equal shares as far as they have samples; within a
+        class the choice is random, with the share of held-back samples unchanged.
+
+        Args:
+            samples: All samples of the store.
+            seed: Of the random choice; the same seed keeps the same samples.
+
+        Returns:
+            The new chunks and the samples that are kept, in their old order.
+
+        Raises:
+            InputError: if the samples don't fit the bundle.
+            StateError: if the limit has no room for a single sample, or the chunk can't be written.
+        """
+        order = _by_priority(samples, np.random.default_rng(seed))
+        sizes = self._bytes_per_sample(samples.has_soft[order]).cumsum() + _OVERHEAD
+        count = int(np.searchsorted(sizes, _ROOM * self._max_bytes, side="right"))
+        if len(samples) and not count:
+            raise StateError(
+                f"{self._max_bytes} bytes have no room for a sample. Raise the limit of the samples."
+            )
+        kept = samples.select(np.sort(order[:count]))
+        return self.append(kept), kept
+
+    def collect_garbage(self, chunks_in_use: Iterable[Chunk]) -> None:
+        """Removes chunks that no snapshot needs: pass those of every snapshot that is kept."""
+        used = {chunk.name for chunk in chunks_in_use}
+        remove_leftovers(self._folder)
+        for path in self._folder.glob("latents-*.safetensors"):
+            if _NAME.fullmatch(path.name) and path.name not in used:
+                try:
+                    path.unlink()
+                except OSError:
+                    continue  # it does no harm, and the next call tries again
+
+    def _bytes_per_sample(self, has_soft: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Bytes of each sample in a chunk: latent, label, two flags, and its soft targets if it has any."""
+        return math.prod(self._latent_shape) + 10 + np.where(has_soft, 4 * self._slots, 0).astype(np.int64)
+
+    def _load_chunk(self, chunk: Chunk, flags: Mapping[str, Array]) -> Samples:
+        path = self._folder / chunk.name
+        what = f"The samples in {path}"
+        most = chunk.count * int(self._bytes_per_sample(np.ones(1, np.bool_))[0]) + _OVERHEAD
+        data = read_regular(path, most, what)
+        if hashlib.sha256(data).hexdigest() != chunk.sha256:
+            raise StateError(f"{what} are damaged: their digest differs. Restore the folder from a copy.")
+        tensors, metadata = read_tensors(data, what, error=StateError)
+        if metadata != {"format": FORMAT, "version": str(VERSION)}:
+            raise StateError(
+                f"{what} were written by another version of pocketstep. Update pocketstep-device."
+            )
+        samples = self._unpack(tensors, flags, what)
+        if len(samples) != chunk.count:
+            raise StateError(f"{what} are {len(samples)}, not {chunk.count}. Restore the folder from a copy.")
+        return samples
+
+    def _unpack(self, tensors: Mapping[str, Array], flags: Mapping[str, Array], what: str) -> Samples:
+        """Samples from a chunk's tensors, checked by ``Samples``; its errors become ``StateError``."""
+        try:
+            if set(tensors) != {*_FIXED, "soft_rows"}:
+                raise InputError("Its tensors are not those of samples.")
+            has_soft, rows = tensors["has_soft"], tensors["soft_rows"]
+            if has_soft.dtype != np.bool_ or rows.shape != (int(has_soft.sum()), self._slots):
+                raise InputError("Its soft targets don't fit.")
+            soft = np.zeros((*has_soft.shape, self._slots), np.float32)
+            soft[has_soft] = rows
+            fixed = {name: tensors[name] for name in _FIXED}
+            samples = Samples(**fixed, soft_targets=soft, **flags)
+            samples.check(self._latent_shape, self._slots)
+        except InputError as reason:
+            raise StateError(
+                f"{what} don't fit the bundle ({reason}). Restore the folder from a copy."
+            ) from reason
+        return samples
+
+
+def _by_priority(samples: Samples, random: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Indices of all samples, the ones to keep first: pending ones, then rank by rank in every class."""
+    count = len(samples)
+    ranks = np.zeros(count, np.int64)
+    for label in np.unique(samples.labels):
+        members = np.flatnonzero(samples.labels == label)
+        spread = _spread(samples.held_back[members], random)
+        ranks[members[np.lexsort((spread, ~samples.pending[members]))]] = np.arange(len(members))
+    return np.lexsort((random.permutation(count), ranks, ~samples.pending))
+
+
+def _spread(held_back: npt.NDArray[np.bool_], random: np.random.Generator) -> npt.NDArray[np.float64]:
+    """A random place in 0 to 1 for each sample of a class, so that any prefix has its share held back."""
+    place = np.zeros(len(held_back))
+    for group in (held_back, ~held_back):
+        size = int(group.sum())
+        place[group] = (random.permutation(size) + 0.5) / max(size, 1)
+    return place

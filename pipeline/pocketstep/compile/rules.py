@@ -1,0 +1,137 @@
+"""One table: ATen operator -> what it is in NHWC. One place to add an operator.
+
+A rule takes the walk and the node and returns the value, (B, H, W, C) for what ATen sees as (B, C, H, W). An operator
+without a rule may stand in the frozen prefix, where nothing is differentiated; behind the cut it is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, fx
+
+from pocketstep.compile import operators as op
+from pocketstep.compile.trace import aten
+
+if TYPE_CHECKING:
+    from pocketstep.compile.walk import Walk
+
+Rule = Callable[["Walk", fx.Node], Tensor]
+RULES: dict[Any, Rule] = {}
+R = TypeVar("R", bound=Rule)
+
+NHWC_DIMENSION = {0: 0, 1: 3, 2: 1, 3: 2}
+
+
+def rule(*targets: Any) -> Callable[[R], R]:
+    """Enters a rule into the table for each of the ATen operators."""
+
+    def enter(function: R) -> R:
+        RULES.update(dict.fromkeys(targets, function))
+        return function
+
+    return enter
+
+
+def rank(node: object) -> int:
+    """The rank that ATen sees: the value itself may lie in NHWC."""
+    return int(node.meta["val"].dim()) if isinstance(node, fx.Node) else 0
+
+
+def _pair(values: Sequence[int]) -> op.Pair:
+    return (values[0], values[-1])
+
+
+@rule(aten.convolution.default)
+def convolution(walk: Walk, node: fx.Node) -> Tensor:
+    """A frozen kernel as it is; a centre tap as ring and product; all taps as one product of columns."""
+    x, weight, _, stride, padding, dilation, _, _, groups = node.args
+    value = walk.value(x)
+    parameter = walk.plan.parameters[walk.network.names[weight.name]]  # type: ignore[union-attr]
+    geometry = _pair(stride), _pair(padding)  # type: ignore[arg-type]
+    if parameter.role == "full":
+        height, width = parameter.shape[2:]
+        columns = op.Columns.apply(value, (height, width), *geometry)  # type: ignore[no-untyped-call]
+        bias = walk.network.constant(node.args[2])
+        result: Tensor = op.CentreProduct.apply(columns, walk.trainable(parameter))  # type: ignore[no-untyped-call]
+        return result if bias is None else result + bias
+    fixed = walk.convolution(node, *geometry, _pair(dilation), int(groups))  # type: ignore[arg-type, call-overload]
+    result = op.ConstantConvolution.apply(value, fixed)  # type: ignore[no-untyped-call]
+    if parameter.role == "centre":
+        tap = value if geometry[0] == (1, 1) else op.Subsample.apply(value, geometry[0])  # type: ignore[no-untyped-call]
+        trained = walk.trainable(parameter)
+        centre = op.CentreScale if trained.dim() == 1 else op.CentreProduct
+        result = result + centre.apply(tap, trained)  # type: ignore[no-untyped-call]
+    return result
+
+
+@rule(aten.relu.default, aten.hardtanh.default)
+def clip(walk: Walk, node: fx.Node) -> Tensor:
+    """ReLU, and ReLU6 as the hard tanh from zero."""
+    top = float(node.args[2]) if len(node.args) > 2 else None  # type: ignore[arg-type]
+    result: Tensor = op.Clip.apply(walk.value(node.args[0]), top)  # type: ignore[no-untyped-call]
+    return result
+
+
+@rule(aten.add.Tensor)
+def add(walk: Walk, node: fx.Node) -> Tensor:
+    """A residual sum, or a shift by a constant a channel."""
+    return walk.operand(node.args[0], rank(node)) + walk.operand(node.args[1], rank(node))
+
+
+@rule(aten.mul.Tensor)
+def multiply(walk: Walk, node: fx.Node) -> Tensor:
+    """A gate, or a scale by a constant a channel."""
+    return walk.operand(node.args[0], rank(node)) * walk.operand(node.args[1], rank(node))
+
+
+@rule(aten.mean.dim)
+def mean(walk: Walk, node: fx.Node) -> Tensor:
+    """Over any dimensions; global average pooling is (2, 3)."""
+    x, dims = node.args[:2]
+    keep = bool(node.args[2]) if len(node.args) > 2 else False
+    value = walk.value(x)
+    if rank(x) != 4:
+        return value.mean(dims, keepdim=keep)  # type: ignore[arg-type]
+    nhwc = sorted(NHWC_DIMENSION[d % 4] for d in dims)  # type: ignore[union-attr, operator]
+    if nhwc != [1, 2]:
+        return value.mean(nhwc, keepdim=keep)
+    pooled: Tensor = op.Pool.apply(value)  # type: ignore[no-untyped-call]
+    return pooled.reshape(value.shape[0], 1, 1, value.shape[3]) if keep else pooled
+
+
+@rule(aten.view.default, aten._unsafe_view.default)
+def view(walk: Walk, node: fx.Node) -> Tensor:
+    """Flattening; a feature map goes back to NCHW first, unless it is one pixel and the order is the same."""
+    x, shape = node.args[:2]
+    value = walk.value(x)
+    if rank(x) == 4 and value.shape[1] * value.shape[2] > 1:
+        value = op.to_nchw(value)
+    return value.reshape([value.shape[0], *shape[1:]])  # type: ignore[index, misc]
+
+
+@rule(aten.clone.default, aten.alias.default, aten.detach.default)
+def identity(walk: Walk, node: fx.Node) -> Tensor:
+    """Nothing: dropout in eval mode and copies end here."""
+    return walk.value(node.args[0])
+
+
+@rule(aten.addmm.default)
+def linear(walk: Walk, node: fx.Node) -> Tensor:
+    """A linear layer; the head's rows are trained, with room for spare classes."""
+    bias, x, transposed = node.args[:3]
+    weight_node = transposed.args[0]  # type: ignore[union-attr]
+    value = walk.value(x)
+    if node is walk.plan.head:
+        logits = op.product(value, walk.state["head.weight"].t())
+        shifted: Tensor = op.Shift.apply(logits, walk.state["head.bias"])  # type: ignore[no-untyped-call]
+        return shifted
+    return torch.nn.functional.linear(value, walk.constant(weight_node), walk.constant(bias))
+
+
+@rule(aten.permute.default)
+def permute(walk: Walk, node: fx.Node) -> Tensor:
+    """The transpose in front of a product, of a constant; the linear rule looks through it."""
+    return walk.constant(node.args[0]).permute(node.args[1])  # type: ignore[arg-type]
