@@ -14,7 +14,8 @@ from pocketstep.compile.signatures import Signature
 from pocketstep.compile.trace import aten
 
 BACKWARD_OPERATORS = [aten._log_softmax_backward_data, aten._softmax_backward_data]
-NOTHING = {aten.detach.default, aten.alias.default, aten.clone.default, aten.view.default, aten._unsafe_view.default}
+VIEWS = {aten.view.default, aten._unsafe_view.default}
+NOTHING = {aten.detach.default, aten.alias.default, aten.clone.default, *VIEWS}
 
 
 class _Program(nn.Module):
@@ -45,8 +46,10 @@ def _layout(node: torch.fx.Node) -> tuple[Any, Any]:
 
 
 def simplify(traced: torch.fx.GraphModule) -> None:
-    """Removes what autograd leaves behind: detachments, copies, views of the same shape, dead code."""
+    """Removes what autograd leaves behind: detachments, copies, views of views or of the same shape, dead code."""
     for node in list(traced.graph.nodes):
+        if node.target in VIEWS and node.args[0].target in VIEWS:
+            node.update_arg(0, node.args[0].args[0])
         if node.target in NOTHING and _layout(node) == _layout(node.args[0]):
             node.replace_all_uses_with(node.args[0])
     traced.graph.eliminate_dead_code()

@@ -35,10 +35,14 @@ def frozen(make: Callable[[], Tensor]) -> Tensor:
         return make()
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """Matrix product (m, k) x (k, n); as a batch of one, which is the form that XNNPACK takes for two variables."""
-    (m, k), n = a.shape, b.shape[1]
-    return torch.bmm(a.reshape(1, m, k), b.reshape(1, k, n)).reshape(m, n)
+def product(a: Tensor, b: Tensor, *, turn_a: bool = False, turn_b: bool = False) -> Tensor:
+    """Matrix product (m, k) x (k, n) of a or its transpose and b or its transpose.
+
+    As a batch of one, which is the form that XNNPACK takes for two variables; transposed there, where no copy is due.
+    """
+    a, b = a.reshape(1, *a.shape), b.reshape(1, *b.shape)
+    result = torch.bmm(a.transpose(1, 2) if turn_a else a, b.transpose(1, 2) if turn_b else b)
+    return result.reshape(result.shape[1:])
 
 
 def row_sums(x: Tensor) -> Tensor:
@@ -108,6 +112,20 @@ class Clip(torch.autograd.Function):
         return g * mask, None
 
 
+class Matrix(torch.autograd.Function):
+    """(m, k) x (n, k) transposed: a linear layer whose weight, in PyTorch's layout, is trained."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return product(x, weight, turn_b=True)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return product(g, weight), product(g, x, turn_a=True)
+
+
 class Shift(torch.autograd.Function):
     """A trained bias (n,) added to (m, n); its gradient is a product, because sums fall out of XNNPACK."""
 
@@ -133,6 +151,12 @@ class Pool(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> Tensor:
         b, h, w, c = ctx.size
         return g.reshape(b, 1, 1, c) * frozen(lambda: torch.full((1, h, w, 1), 1.0 / (h * w)))
+
+
+def grid_pool(x: Tensor, cells: int) -> Tensor:
+    """Average over a grid of cells x cells: (B, H, W, C) to (B, cells * cells * C); both sides divide by ``cells``."""
+    size = [x.shape[1] // cells, x.shape[2] // cells]
+    return to_nhwc(aten.avg_pool2d(to_nchw(x), size, size)).reshape(x.shape[0], -1)
 
 
 class Convolution:
@@ -198,7 +222,7 @@ class CentreProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        return product(rows(g), weight.t()).reshape(x.shape), product(rows(x).t(), rows(g))
+        return product(rows(g), weight, turn_b=True).reshape(x.shape), product(rows(x), rows(g), turn_a=True)
 
 
 class CentreScale(torch.autograd.Function):

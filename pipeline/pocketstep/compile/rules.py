@@ -125,7 +125,7 @@ def linear(walk: Walk, node: fx.Node) -> Tensor:
     weight_node = transposed.args[0]  # type: ignore[union-attr]
     value = walk.value(x)
     if node is walk.plan.head:
-        logits = op.product(value, walk.state["head.weight"].t())
+        logits = op.Matrix.apply(value, walk.state["head.weight"])  # type: ignore[no-untyped-call]
         shifted: Tensor = op.Shift.apply(logits, walk.state["head.bias"])  # type: ignore[no-untyped-call]
         return shifted
     return torch.nn.functional.linear(value, walk.constant(weight_node), walk.constant(bias))

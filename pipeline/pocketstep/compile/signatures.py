@@ -63,13 +63,15 @@ class Quantisation:
 
 
 @dataclass(frozen=True)
-class Learner:
+class LearningModel:
     """Everything the programs are made of.
 
     Attributes:
         mean, std: per channel, in units of 0..1.
         input_shape: (H, W, C).
         latent_shape: (h, w, c).
+        cells: the closed-form head sees the latent pooled over cells x cells.
+        origin: mean of the joined features over the cloud's images, (closed_size,).
     """
 
     network: Network
@@ -79,12 +81,14 @@ class Learner:
     std: tuple[float, ...]
     input_shape: tuple[int, int, int]
     latent_shape: tuple[int, int, int]
+    cells: int
+    origin: Tensor
     kernels: Kernels = field(default_factory=Kernels)
 
     @property
     def closed_size(self) -> int:
         """Length of the joined features that the closed-form head sees."""
-        return int(self.plan.parameters[self.head_weight].shape[1]) + self.latent_shape[2]
+        return int(self.plan.parameters[self.head_weight].shape[1]) + self.cells**2 * self.latent_shape[2]
 
     @property
     def head_weight(self) -> str:
@@ -107,28 +111,28 @@ class Learner:
         return Walk(self.network, self.plan, self.kernels, state).suffix(latent)
 
 
-def trained_specs(learner: Learner, prefix: str, source: str, meaning: str) -> list[Spec]:
+def trained_specs(model: LearningModel, prefix: str, source: str, meaning: str) -> list[Spec]:
     """One spec for every trained tensor, its name behind ``prefix``."""
     return [
         Spec(prefix + p.trained, p.trained_shape, source, meaning)
-        for p in learner.plan.trained
+        for p in model.plan.trained
         if p.trained is not None and p.trained_shape is not None
     ]
 
 
-def latents_spec(learner: Learner, batch: int) -> Spec:
+def latents_spec(model: LearningModel, batch: int) -> Spec:
     """The latents every signature behind the cut begins with."""
-    return Spec("latents", (batch, *learner.latent_shape), "batch", "int8 codes as float32")
+    return Spec("latents", (batch, *model.latent_shape), "batch", "int8 codes as float32")
 
 
-def class_mask_spec(learner: Learner) -> Spec:
+def class_mask_spec(model: LearningModel) -> Spec:
     """Which class slots exist."""
-    return Spec("class_mask", (learner.plan.slots,), "state", "1 for a class that exists")
+    return Spec("class_mask", (model.plan.slots,), "state", "1 for a class that exists")
 
 
-def statistics_specs(learner: Learner) -> list[Spec]:
+def statistics_specs(model: LearningModel) -> list[Spec]:
     """The statistics of the closed-form head, as part of the state."""
-    slots, size = learner.plan.slots, learner.closed_size
+    slots, size = model.plan.slots, model.closed_size
     return [
         Spec("count", (slots,), "state", "samples of each class"),
         Spec("total", (slots, size), "state", "sum of features of each class"),
@@ -136,81 +140,70 @@ def statistics_specs(learner: Learner) -> list[Spec]:
     ]
 
 
-def closed_specs(learner: Learner) -> list[Spec]:
+def closed_specs(model: LearningModel) -> list[Spec]:
     """The closed-form head."""
-    slots = learner.plan.slots
+    slots = model.plan.slots
     return [
-        Spec("closed.weight", (slots, learner.closed_size), "state", "closed-form head, rows of classes"),
+        Spec("closed.weight", (slots, model.closed_size), "state", "closed-form head, rows of classes"),
         Spec("closed.bias", (slots,), "state", "closed-form head, biases"),
     ]
 
 
-def encode(learner: Learner, batch: int) -> Signature:
+def encode(model: LearningModel, batch: int) -> Signature:
     """image -> latent."""
-    images = Spec("images", (batch, *learner.input_shape), "batch", "pixels 0..255")
-    latents = Spec("latents", (batch, *learner.latent_shape), "result", "latents in code units, not yet rounded")
-    return Signature("encode", batch, (images,), (latents,), lambda v: {"latents": learner.encode(v["images"])})
+    images = Spec("images", (batch, *model.input_shape), "batch", "pixels 0..255")
+    latents = Spec("latents", (batch, *model.latent_shape), "result", "latents in code units, not yet rounded")
+    return Signature("encode", batch, (images,), (latents,), lambda v: {"latents": model.encode(v["images"])})
 
 
-def classify(learner: Learner, batch: int) -> Signature:
-    """Latent, state -> logits and probabilities; ``blend`` mixes the trained and the closed-form head."""
-    slots = learner.plan.slots
+def classify(model: LearningModel, batch: int) -> Signature:
+    """Latent, state -> logits, probabilities, features; ``blend`` mixes the trained and the closed-form head."""
+    slots = model.plan.slots
 
     def function(v: Values) -> dict[str, Tensor]:
-        latent = learner.latent(v["latents"])
-        trained, features = learner.suffix(latent, v)
-        joined = closed_form.joined_features(latent, features)
-        closed = product(joined, v["closed.weight"].t()) + v["closed.bias"]
-        logits = losses.masked(trained + v["blend"] * (closed - trained), v["class_mask"])
-        return {"logits": logits, "probabilities": torch.softmax(logits, 1)}
+        latent = model.latent(v["latents"])
+        trained, features = model.suffix(latent, v)
+        joined = closed_form.joined_features(latent, features, model.cells, model.origin)
+        closed = product(joined, v["closed.weight"], turn_b=True) + v["closed.bias"]
+        logits = trained + v["blend"] * (closed - trained)
+        probabilities = torch.softmax(losses.masked(logits, v["class_mask"]), 1)
+        return {"logits": logits, "probabilities": probabilities, "features": joined}
 
     inputs = [
-        latents_spec(learner, batch),
-        class_mask_spec(learner),
+        latents_spec(model, batch),
+        class_mask_spec(model),
         Spec("blend", (1,), "state", "0: trained head, 1: closed-form head"),
-        *closed_specs(learner),
-        *trained_specs(learner, "", "state", "trained tensor"),
+        *closed_specs(model),
+        *trained_specs(model, "", "state", "trained tensor"),
     ]
     outputs = [
-        Spec("logits", (batch, slots), "result", "absent classes at -1e4"),
+        Spec("logits", (batch, slots), "result", "of every slot, also of absent classes"),
         Spec("probabilities", (batch, slots), "result", "softmax over the classes that exist"),
+        Spec("features", (batch, model.closed_size), "result", "what the closed-form head sees"),
     ]
     return Signature("classify", batch, tuple(inputs), tuple(outputs), function)
 
 
-def statistics(learner: Learner, batch: int) -> Signature:
-    """Adds samples to the closed-form head's statistics."""
-    specs = statistics_specs(learner)
+def statistics(model: LearningModel, batch: int) -> Signature:
+    """Adds samples to the closed-form head's statistics, from the features that ``classify`` gave."""
+    specs = statistics_specs(model)
 
     def function(v: Values) -> dict[str, Tensor]:
-        latent = learner.latent(v["latents"])
-        _, features = learner.suffix(latent, {**v, **_no_head(learner)})
-        joined = closed_form.joined_features(latent, features)
         sums = closed_form.accumulate(
-            v["count"], v["total"], v["second"], joined, v["labels"], v["label_weights"]
+            v["count"], v["total"], v["second"], v["features"], v["labels"], v["label_weights"]
         )
         return dict(zip(("count", "total", "second"), sums, strict=True))
 
-    body = [s for s in trained_specs(learner, "", "state", "trained tensor") if not s.name.startswith("head.")]
     inputs = [
-        latents_spec(learner, batch),
-        Spec("labels", (batch, learner.plan.slots), "batch", "one-hot"),
+        Spec("features", (batch, model.closed_size), "batch", "joined features of classify"),
+        Spec("labels", (batch, model.plan.slots), "batch", "one-hot"),
         Spec("label_weights", (batch,), "batch", "1 a sample, -1 to forget it, 0 for padding"),
         *specs,
-        *body,
     ]
     return Signature("statistics", batch, tuple(inputs), tuple(specs), function)
 
 
-def _no_head(learner: Learner) -> dict[str, Tensor]:
-    return {
-        p.trained: frozen(lambda shape=p.trained_shape: torch.zeros(shape))  # type: ignore[misc]
-        for p in learner.plan.trained
-        if p.role == "head" and p.trained and p.trained_shape
-    }
-
-
-def solve(learner: Learner) -> Signature:
+def solve(model: LearningModel) -> Signature:
     """Statistics -> closed-form head."""
 
     def function(v: Values) -> dict[str, Tensor]:
@@ -220,8 +213,8 @@ def solve(learner: Learner) -> Signature:
         return {"closed.weight": weight, "closed.bias": bias}
 
     inputs = [
-        *statistics_specs(learner),
-        class_mask_spec(learner),
+        *statistics_specs(model),
+        class_mask_spec(model),
         Spec("shrinkage", (1,), "hyper", "share of the identity in the covariance; 1 is nearest class mean"),
     ]
-    return Signature("solve", 0, tuple(inputs), tuple(closed_specs(learner)), function)
+    return Signature("solve", 1, tuple(inputs), tuple(closed_specs(model)), function)

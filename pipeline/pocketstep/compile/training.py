@@ -8,7 +8,7 @@ from torch import Tensor
 from pocketstep.compile import losses
 from pocketstep.compile.operators import frozen
 from pocketstep.compile.signatures import (
-    Learner,
+    LearningModel,
     Signature,
     Spec,
     Values,
@@ -18,17 +18,17 @@ from pocketstep.compile.signatures import (
 )
 
 
-def step(learner: Learner, batch: int) -> Signature:
+def step(model: LearningModel, batch: int) -> Signature:
     """One step of SGD with momentum on cross-entropy and distillation.
 
     g <- dL/dw + decay * w;  m <- momentum * m + g;  w <- w - rate * factor * mask * m  (PyTorch's SGD; the mask
     freezes single weights, ODIL; the factor is TeAM's rate a group).
     """
-    names = [s.name for s in trained_specs(learner, "", "state", "")]
-    groups = {p.trained: p.group for p in learner.plan.trained}
+    names = [s.name for s in trained_specs(model, "", "state", "")]
+    groups = {p.trained: p.group for p in model.plan.trained}
 
     def function(v: Values) -> dict[str, Tensor]:
-        loss, parts, gradients = _differentiate(learner, v, names, with_soft=True)
+        loss, parts, gradients = _differentiate(model, v, names, with_soft=True)
         result = {"loss": loss, "label_loss": parts[0], "soft_loss": parts[1]}
         for name, gradient in zip(names, gradients, strict=True):
             weight = v[name].detach()
@@ -39,32 +39,32 @@ def step(learner: Learner, batch: int) -> Signature:
         return result
 
     inputs = [
-        *_batch_specs(learner, batch),
-        Spec("soft_targets", (batch, learner.plan.slots), "batch", "cached logits of the old classes"),
+        *_batch_specs(model, batch),
+        Spec("soft_targets", (batch, model.plan.slots), "batch", "cached logits of the old classes"),
         Spec("soft_weights", (batch,), "batch", "weight of the distillation of each sample, 0 without target"),
-        class_mask_spec(learner),
-        Spec("soft_mask", (learner.plan.slots,), "control", "1 for a class that is distilled"),
-        *_hyper_specs(learner),
-        *trained_specs(learner, "mask.", "control", "1 where a weight may move, 0 where it is frozen"),
-        *trained_specs(learner, "", "state", "trained tensor"),
-        *trained_specs(learner, "momentum.", "state", "optimiser's momentum"),
+        class_mask_spec(model),
+        Spec("soft_mask", (model.plan.slots,), "control", "1 for a class that is distilled"),
+        *_hyper_specs(model),
+        *trained_specs(model, "mask.", "control", "1 where a weight may move, 0 where it is frozen"),
+        *trained_specs(model, "", "state", "trained tensor"),
+        *trained_specs(model, "momentum.", "state", "optimiser's momentum"),
     ]
     outputs = [
         Spec("loss", (1,), "result", "label_loss + distillation * soft_loss"),
         Spec("label_loss", (1,), "result", "cross-entropy"),
         Spec("soft_loss", (1,), "result", "distillation"),
-        *trained_specs(learner, "", "state", "trained tensor"),
-        *trained_specs(learner, "momentum.", "state", "optimiser's momentum"),
+        *trained_specs(model, "", "state", "trained tensor"),
+        *trained_specs(model, "momentum.", "state", "optimiser's momentum"),
     ]
     return Signature("step", batch, tuple(inputs), tuple(_paired(outputs, names)), function)
 
 
-def score(learner: Learner, batch: int) -> Signature:
+def score(model: LearningModel, batch: int) -> Signature:
     """Adds one batch's gradients and importances (g * w)^2 (ODIL) to sums; nothing is updated."""
-    names = [s.name for s in trained_specs(learner, "", "state", "")]
+    names = [s.name for s in trained_specs(model, "", "state", "")]
 
     def function(v: Values) -> dict[str, Tensor]:
-        _, _, gradients = _differentiate(learner, v, names, with_soft=False)
+        _, _, gradients = _differentiate(model, v, names, with_soft=False)
         result: dict[str, Tensor] = {}
         for name, gradient in zip(names, gradients, strict=True):
             result[f"gradient.{name}"] = v[f"gradient.{name}"] + gradient
@@ -72,13 +72,13 @@ def score(learner: Learner, batch: int) -> Signature:
         return result
 
     sums = [
-        *trained_specs(learner, "gradient.", "statistics", "sum of gradients"),
-        *trained_specs(learner, "importance.", "statistics", "sum of (gradient * weight)^2"),
+        *trained_specs(model, "gradient.", "statistics", "sum of gradients"),
+        *trained_specs(model, "importance.", "statistics", "sum of (gradient * weight)^2"),
     ]
     inputs = [
-        *_batch_specs(learner, batch),
-        class_mask_spec(learner),
-        *trained_specs(learner, "", "state", "trained tensor"),
+        *_batch_specs(model, batch),
+        class_mask_spec(model),
+        *trained_specs(model, "", "state", "trained tensor"),
         *sums,
     ]
     by_name = {s.name: s for s in sums}
@@ -94,11 +94,11 @@ def _paired(outputs: list[Spec], names: list[str]) -> list[Spec]:
 
 
 def _differentiate(
-    learner: Learner, v: Values, names: list[str], *, with_soft: bool
+    model: LearningModel, v: Values, names: list[str], *, with_soft: bool
 ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, ...]]:
     leaves = [v[name].detach().requires_grad_() for name in names]
     with torch.enable_grad():
-        logits, _ = learner.suffix(learner.latent(v["latents"]), dict(zip(names, leaves, strict=True)))
+        logits, _ = model.suffix(model.latent(v["latents"]), dict(zip(names, leaves, strict=True)))
         label_loss = losses.CrossEntropy.apply(logits, v["labels"], v["class_mask"], v["label_weights"])
         loss, soft_loss = label_loss, label_loss
         if with_soft:
@@ -110,16 +110,16 @@ def _differentiate(
     return loss.detach(), (label_loss.detach(), soft_loss.detach()), gradients
 
 
-def _batch_specs(learner: Learner, batch: int) -> list[Spec]:
+def _batch_specs(model: LearningModel, batch: int) -> list[Spec]:
     return [
-        latents_spec(learner, batch),
-        Spec("labels", (batch, learner.plan.slots), "batch", "one-hot"),
+        latents_spec(model, batch),
+        Spec("labels", (batch, model.plan.slots), "batch", "one-hot"),
         Spec("label_weights", (batch,), "batch", "weight of the cross-entropy of each sample, 0 for padding"),
     ]
 
 
-def _hyper_specs(learner: Learner) -> list[Spec]:
-    groups = sorted({p.group for p in learner.plan.trained if p.group})
+def _hyper_specs(model: LearningModel) -> list[Spec]:
+    groups = sorted({p.group for p in model.plan.trained if p.group})
     return [
         Spec("learning_rate", (1,), "hyper", "SGD's rate"),
         Spec("momentum", (1,), "hyper", "SGD's momentum"),

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 from pocketstep.export.report import Graphs, Report
+
+
+def load_libraries() -> None:
+    """Imports what the export needs, ahead of time."""
+    sys.modules.setdefault("executorch", None)  # type: ignore[arg-type]  # coremltools would import it for nothing: 9 s
+    import coremltools  # noqa: F401
 
 
 def export(graphs: Graphs, target: Path) -> Report:

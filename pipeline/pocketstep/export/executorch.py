@@ -12,6 +12,12 @@ from pocketstep_device.errors import CheckFailedError
 HEAVY = ("convolution", "bmm", "mm.default", "linear")  # never on a reference kernel
 
 
+def load_libraries() -> None:
+    """Imports what the export needs, ahead of time."""
+    import executorch.exir
+    from executorch.backends.xnnpack.partition import xnnpack_partitioner  # noqa: F401
+
+
 def export(graphs: Graphs, target: Path) -> Report:
     """Lowers every graph into one file.
 

@@ -9,6 +9,11 @@ from pocketstep.export.report import Graphs, Report
 from pocketstep_device.errors import CheckFailedError
 
 
+def load_libraries() -> None:
+    """Imports what the export needs, ahead of time."""
+    import litert_torch  # noqa: F401
+
+
 def export(graphs: Graphs, target: Path) -> Report:
     """Converts every graph into one file.
 

@@ -1,19 +1,23 @@
 """Runs exporters side by side, each in a process of its own.
 
 Their libraries take seconds to import and do not get along in one process; a crash in one loses nothing of the
-others. ``python -m pocketstep.export.run RUNTIME GRAPHS TARGET REPORT`` is what such a process is.
+others. ``python -m pocketstep.export.run RUNTIME`` is what such a process is.
 """
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import gc
+import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import IO
 
 import torch
 
@@ -37,66 +41,97 @@ def load_graphs(folder: Path) -> dict[str, torch.export.ExportedProgram]:
     return {path.stem.split("-", 1)[1]: torch.export.load(path) for path in sorted(folder.glob("*.pt2"))}
 
 
-def export_all(
-    graphs: Path, runtimes: Sequence[str], target: Path, on_done: OnDone | None = None
-) -> dict[str, Report]:
-    """Exports to every runtime at the same time.
+class Exporters:
+    """One waiting process a runtime: they import while the cloud still trains, and export side by side.
+
+    Use as a context manager; leaving it ends every process that is still there.
 
     Args:
-        graphs: folder written by :func:`save_graphs`.
         runtimes: names out of ``RUNTIMES``.
-        target: folder for the program files.
         on_done: called with a runtime's name and its seconds when it is done.
 
     Raises:
         InputError: unknown runtime.
-        CheckFailedError: an exporter failed; its last lines are in the message, all of them in ``target``.
     """
-    unknown = [name for name in runtimes if name not in RUNTIMES]
-    if unknown:
-        raise InputError(f"unknown runtime {', '.join(unknown)}; choose from {', '.join(RUNTIMES)}")
-    target.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
-    running = {name: _start(name, graphs, target) for name in runtimes}
-    reports: dict[str, Report] = {}
-    while running:
-        for name, process in list(running.items()):
-            if process.poll() is None:
-                continue
-            del running[name]
-            if process.returncode != 0:
-                for other in running.values():
-                    other.kill()
-                raise CheckFailedError(f"the export to {name} failed: {_last_words(target / f'{name}.log')}")
-            reports[name] = Report.read(target / f"{name}.json")
-            if on_done:
-                on_done(name, time.monotonic() - start)
-        time.sleep(0.1)
-    return {name: reports[name] for name in runtimes}
+
+    def __init__(self, runtimes: Sequence[str], on_done: OnDone | None = None):
+        unknown = [name for name in runtimes if name not in RUNTIMES]
+        if unknown:
+            raise InputError(f"unknown runtime {', '.join(unknown)}; choose from {', '.join(RUNTIMES)}")
+        self.runtimes, self._on_done = list(runtimes), on_done
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._target, self._start = Path(), 0.0
+        self._logs = {name: tempfile.TemporaryFile() for name in self.runtimes}  # noqa: SIM115  closed in __exit__
+
+    def __enter__(self) -> Exporters:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        for name in self.runtimes:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "pocketstep.export.run", name],
+                stdin=subprocess.PIPE,
+                stdout=self._logs[name],
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, process in self._processes.items():
+            process.kill()
+            process.wait()
+            if process.stdin:
+                with contextlib.suppress(OSError):
+                    process.stdin.close()
+            self._logs[name].close()
+
+    def begin(self, graphs: Sequence[Graph], target: Path) -> None:
+        """Hands the graphs over; program files will be in ``target``."""
+        self._target, self._start = target, time.monotonic()
+        save_graphs(graphs, target / "graphs")
+        for name, process in self._processes.items():
+            order = [str(target / "graphs"), str(target / RUNTIMES[name]), str(target / f"{name}.json")]
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # it died before; finish() says why
+                process.stdin.write(json.dumps(order).encode() + b"\n")
+                process.stdin.flush()
+
+    def finish(self) -> dict[str, Report]:
+        """Waits for all.
+
+        Raises:
+            CheckFailedError: an exporter failed; its last lines are in the message.
+        """
+        reports: dict[str, Report] = {}
+        while len(reports) < len(self.runtimes):
+            for name, process in self._processes.items():
+                if name in reports or process.poll() is None:
+                    continue
+                if process.returncode != 0:
+                    raise CheckFailedError(f"the export to {name} failed: {_last_words(self._logs[name])}")
+                reports[name] = Report.read(self._target / f"{name}.json")
+                if self._on_done:
+                    self._on_done(name, time.monotonic() - self._start)
+            time.sleep(0.05)
+        return reports
 
 
-def _start(name: str, graphs: Path, target: Path) -> subprocess.Popen[bytes]:
-    arguments = [name, str(graphs), str(target / RUNTIMES[name]), str(target / f"{name}.json")]
-    with (target / f"{name}.log").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "pocketstep.export.run", *arguments],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"},
-        )
-
-
-def _last_words(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return f"{' '.join(lines[-3:])} (all of it: {log})"
+def _last_words(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    return " ".join(lines[-4:]) or "it said nothing"
 
 
 def main() -> int:
-    """One exporter, in this process."""
-    name, graphs, target, report = sys.argv[1:5]
-    logging.basicConfig(level=logging.WARNING)
+    """One exporter, in this process: imports, waits for an order on stdin, exports."""
+    os.nice(5)  # the cloud's training goes first; only imports can wait
+    gc.disable()  # the lowerings make and drop millions of small objects: a quarter of their time is collection
+    exporter = import_module(f"pocketstep.export.{sys.argv[1]}")
+    exporter.load_libraries()
+    line = sys.stdin.readline()
+    if not line:
+        return 0
+    graphs, target, report = json.loads(line)
     try:
-        exporter = import_module(f"pocketstep.export.{name}")
         exporter.export(load_graphs(Path(graphs)), Path(target)).write(Path(report))
     except PocketstepError as error:
         sys.stderr.write(f"{error}\n")

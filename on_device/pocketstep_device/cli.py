@@ -1,0 +1,160 @@
+"""``pocketstep-device``: the learner from a shell. Exit codes: 0 done, 1 failed check, 2 wrong use or bad input,
+3 a runtime is missing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pocketstep_device.errors import CheckFailedError, InputError, PocketstepError
+
+if TYPE_CHECKING:
+    from pocketstep_device.learner import Learner
+
+EPILOG = "Exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 a runtime is missing."
+Result = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; errors become one sentence on stderr and an exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.WARNING)
+    try:
+        result, lines = options.run(options)
+    except PocketstepError as error:
+        if options.verbose:
+            logging.exception("the command failed")
+        sys.stderr.write(f"pocketstep-device: {error}\n")
+        return error.exit_code
+    if options.json:
+        lines = [json.dumps(result)]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return int(result.get("exit_code", 0))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("pocketstep-device", description=__doc__, epilog=EPILOG)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], tuple[Result, list[str]]], text: str) -> argparse.ArgumentParser:  # fmt: skip
+        command = commands.add_parser(name, help=text, description=text, epilog=EPILOG)
+        command.add_argument("bundle", help="the bundle: a folder or a zip")
+        command.add_argument("--runtime", default="litert", help="litert (default), tflite or executorch")
+        command.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+        command.add_argument("--verbose", action="store_true", help="print the trace of an error")
+        if name != "replay":
+            command.add_argument("--state", help="folder of what is learned (default: BUNDLE.state)")
+        command.set_defaults(run=run)
+        return command
+
+    classify = add("classify", _classify, "label images")
+    classify.add_argument("images", type=Path, help=".npy or .npz file")
+    observe = add("observe", _observe, "store labelled images for the next update")
+    observe.add_argument("images", type=Path, help=".npy or .npz file; 'labels' in it replace --label")
+    observe.add_argument("--label", help="the class of all images")
+    observe.add_argument("--new-class", action="store_true", help="add classes that do not exist yet")
+    learn = add("learn", _learn, "update on what was observed; keep it only when known classes survive")
+    learn.add_argument("--method", default="auto", help="a schedule of the bundle (default auto)")
+    learn.add_argument("--seconds", type=float, help="budget of time")
+    learn.add_argument("--memory-mb", type=float, help="budget of memory above idle, MiB")
+    add("rollback", _rollback, "take back the last update")
+    add("status", _status, "what is known and stored")
+    replay = add("replay", _replay, "replay the golden trace and report the largest relative error")
+    replay.add_argument("--tolerance", type=float, default=1e-4, help="largest relative error (default 1e-4)")
+    return parser
+
+
+def _open(options: argparse.Namespace) -> Learner:
+    from pocketstep_device.learner import Learner
+
+    return Learner.open(options.bundle, options.state, options.runtime, options.threads)
+
+
+def _classify(options: argparse.Namespace) -> tuple[Result, list[str]]:
+    from pocketstep_device.images import read_images
+
+    images, _ = read_images(options.images)
+    with _open(options) as learner:
+        labels, probabilities, classes = learner.classify(images)
+    best = probabilities.max(1)
+    lines = [f"{index}\t{label}\t{p:.3f}" for index, (label, p) in enumerate(zip(labels, best, strict=True))]
+    return {"labels": labels, "probabilities": probabilities.tolist(), "classes": classes}, lines
+
+
+def _observe(options: argparse.Namespace) -> tuple[Result, list[str]]:
+    import numpy as np
+
+    from pocketstep_device.images import read_images
+
+    images, labels = read_images(options.images)
+    if labels is None and options.label is None:
+        raise InputError(f"{options.images} has no labels; give one with --label")
+    names = labels if labels is not None else [options.label] * len(images)
+    counts: dict[str, int] = {}
+    with _open(options) as learner:
+        unknown = sorted(set(names) - set(learner.classes))
+        if unknown and not options.new_class:
+            raise InputError(f"no class {', '.join(unknown)} here; add --new-class to make it")
+        for name in unknown:
+            learner.add_class(name)
+        for name in sorted(set(names)):
+            counts[name] = learner.observe(images[np.array([n == name for n in names])], name)
+    return {"observed": counts}, [f"{name}\t{count} stored" for name, count in counts.items()]
+
+
+def _learn(options: argparse.Namespace) -> tuple[Result, list[str]]:
+    from pocketstep_device.budget import Budget
+
+    def show(progress: Any) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{progress.phase} {progress.step}/{progress.steps} loss {progress.loss:.3f}   ")
+
+    with _open(options) as learner:
+        report = learner.update(Budget(options.seconds, options.memory_mb), show, options.method)
+    if sys.stderr.isatty():
+        sys.stderr.write("\n")
+    verdict = f"kept '{report.chosen}'" if report.accepted else "rolled back"
+    lines = [
+        f"{verdict}: {report.reason}",
+        f"held back: known {report.old_before:.1%} -> {report.old_accuracy:.1%}, observed {report.new_accuracy:.1%}",
+        f"{report.seconds:.2f} s, {report.peak_memory_mb:.1f} MiB above idle",
+    ]
+    return {**asdict(report), "exit_code": 0 if report.accepted else CheckFailedError.exit_code}, lines
+
+
+def _rollback(options: argparse.Namespace) -> tuple[Result, list[str]]:
+    with _open(options) as learner:
+        learner.rollback()
+        return learner.status(), ["the last update was taken back"]
+
+
+def _status(options: argparse.Namespace) -> tuple[Result, list[str]]:
+    with _open(options) as learner:
+        status = learner.status()
+    return status, [f"{key}\t{value}" for key, value in status.items()]
+
+
+def _replay(options: argparse.Namespace) -> tuple[Result, list[str]]:
+    from pocketstep_device.bundle import Bundle
+    from pocketstep_device.golden import replay
+    from pocketstep_device.machine import Machine
+
+    bundle = Bundle.open(options.bundle)
+    calls = replay(bundle, Machine(bundle, options.runtime, options.threads))
+    worst = max(call.worst for call in calls)
+    lines = [f"{c.index}\t{c.signature}\t{c.worst:.2e}\t{c.seconds * 1e3:.2f} ms" for c in calls]
+    lines.append(f"largest relative error {worst:.2e}, tolerance {options.tolerance:.0e}")
+    code = 0 if worst <= options.tolerance else CheckFailedError.exit_code
+    result = {"calls": [{**asdict(c), "worst": c.worst} for c in calls], "worst": worst, "exit_code": code}
+    return result, lines
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

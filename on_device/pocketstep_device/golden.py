@@ -1,0 +1,81 @@
+"""Replays the golden trace: what PyTorch's autograd gave, call by call, against what this runtime gives.
+
+``golden.safetensors`` holds ``<call>.in.<name>`` and ``<call>.out.<name>``; metadata ``calls`` is the JSON list of
+signatures in order. Values persist: a call takes its own inputs, else the last value of that name, so the state of
+consecutive steps is the runtime's own and errors may add up.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketstep_device.bundle import Bundle
+from pocketstep_device.errors import BundleError
+from pocketstep_device.machine import Machine
+from pocketstep_device.runtimes import Array
+from pocketstep_device.tensors import parse_json
+
+GOLDEN_FILE = "golden.safetensors"
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class CallReport:
+    """One call of the trace: the largest relative error of each output, and seconds."""
+
+    index: int
+    signature: str
+    errors: dict[str, float]
+    seconds: float
+
+    @property
+    def worst(self) -> float:
+        """The largest of the errors."""
+        return max(self.errors.values())
+
+
+def relative_error(value: npt.NDArray[np.generic], expected: npt.NDArray[np.generic]) -> float:
+    """max |value - expected| / max |expected|; infinite where a value is not finite."""
+    if not np.isfinite(value).all():
+        return float("inf")
+    scale = float(np.abs(expected).max(initial=0.0))
+    difference = float(np.abs(value.astype(np.float64) - expected).max(initial=0.0))
+    return difference / scale if scale > 0 else difference
+
+
+def replay(bundle: Bundle, machine: Machine) -> list[CallReport]:
+    """Every call of the trace, in order.
+
+    Raises:
+        BundleError: the bundle has no trace, or it does not fit the manifest.
+    """
+    tensors, metadata = bundle.tensors(GOLDEN_FILE)
+    calls = parse_json(metadata.get("calls", "").encode(), "the golden trace's list of calls", BundleError)
+    values: dict[str, Array] = {}
+    reports: list[CallReport] = []
+    if not isinstance(calls, list) or not calls:
+        raise BundleError("the golden trace lists no calls; build the bundle again")
+    for index, signature in enumerate(calls):
+        if signature not in bundle.manifest.signatures:
+            raise BundleError(f"the golden trace calls '{signature}', which the manifest does not know")
+        described = bundle.manifest.signatures[signature]
+        for spec in described.inputs:
+            if (name := f"{index}.in.{spec.name}") in tensors:
+                values[spec.name] = tensors[name].astype(np.float32)
+        start = time.perf_counter()
+        outputs = machine.run(signature, values)
+        seconds = time.perf_counter() - start
+        errors = {
+            name: relative_error(array, tensors[key])
+            for name, array in outputs.items()
+            if (key := f"{index}.out.{name}") in tensors
+        }
+        if not errors:
+            raise BundleError(f"the golden trace expects nothing of call {index} ({signature})")
+        values.update(outputs)
+        reports.append(CallReport(index, signature, errors, seconds))
+    return reports

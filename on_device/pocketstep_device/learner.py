@@ -1,0 +1,333 @@
+"""The learner: what an app or a board calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketstep_device.budget import Budget, Meter
+from pocketstep_device.bundle import Bundle
+from pocketstep_device.errors import BundleError, InputError, StateError
+from pocketstep_device.machine import Machine
+from pocketstep_device.replay import CLOUD, DEVICE, Chunk, ReplayStore, Samples
+from pocketstep_device.runtimes import Array
+from pocketstep_device.state import Snapshot, StateStore
+from pocketstep_device.storage import FolderLock
+from pocketstep_device.update import Progress, Update, UpdateReport
+
+STATE_FILE = "state.safetensors"
+REPLAY_FILE = "replay.safetensors"
+HELD_BACK_EVERY = 5
+"""Every fifth observed image judges updates instead of training them."""
+
+
+class Prediction(NamedTuple):
+    """Labels of N images, and probabilities (N, classes) float32 in the order of ``classes``."""
+
+    labels: list[str]
+    probabilities: Array
+    classes: list[str]
+
+
+class Learner:
+    """A bundle opened on a device. Use as a context manager, or call :meth:`close`.
+
+    Every change is on disk when the call returns, or did not happen.
+    """
+
+    def __init__(self, bundle: Bundle, store: StateStore, replay: ReplayStore, lock: FolderLock, machine: Machine):
+        self.bundle, self.manifest, self._machine = bundle, bundle.manifest, machine
+        self._store, self._replay, self._lock = store, replay, lock
+        self._cloud = _cloud_samples(bundle)
+        snapshot = store.load()
+        self._adopt(snapshot if snapshot else _initial(bundle))
+        self.notes: list[str] = list(store.notes)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        state: str | os.PathLike[str] | None = None,
+        runtime: str = "litert",
+        threads: int = 2,
+        store_mb: float = 64.0,
+    ) -> Learner:
+        """Opens a bundle and what the device has learned with it.
+
+        Args:
+            path: the bundle, a folder or a zip.
+            state: folder for what is learned; ``<bundle>.state`` beside the bundle where None. Made when missing.
+            runtime: ``litert`` or ``executorch``.
+            threads: CPU threads.
+            store_mb: most MiB of stored latents.
+
+        Raises:
+            BundleError: missing, incomplete, damaged or newer bundle.
+            StateError: the state belongs to another bundle, is damaged, or is in use by another process.
+            MissingToolError: the runtime is not installed.
+        """
+        bundle = Bundle.open(path)
+        folder = Path(state) if state is not None else Path(f"{os.fspath(path).rstrip('/')}.state")
+        machine = Machine(bundle, runtime, threads)
+        lock = FolderLock(folder)
+        lock.__enter__()
+        try:
+            store = StateStore(folder, bundle.digest)
+            shape, slots = bundle.manifest.latent.shape, bundle.manifest.task.slots
+            replay = ReplayStore(folder, shape, slots, int(store_mb * 2**20))
+            return cls(bundle, store, replay, lock, machine)
+        except BaseException:
+            lock.__exit__(None, None, None)
+            raise
+
+    def __enter__(self) -> Learner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets another process use the state."""
+        self._lock.__exit__(None, None, None)
+
+    @property
+    def classes(self) -> list[str]:
+        """All classes, the learned ones among them, in the order of their slots."""
+        return list(self._info["classes"])
+
+    @property
+    def free_slots(self) -> int:
+        """How many classes can still be added."""
+        return self.manifest.task.slots - len(self.classes)
+
+    def status(self) -> dict[str, Any]:
+        """What is known and stored, ready for JSON."""
+        samples = self._samples
+        known = {c: int((samples.labels == i).sum()) for i, c in enumerate(self.classes)}
+        return {
+            "bundle": self.manifest.name,
+            "version": self._version,
+            "updates": self._info["updates"],
+            "classes": self.classes,
+            "not_yet_learned": [c for i, c in enumerate(self.classes) if not self._values["class_mask"][i]],
+            "free_slots": self.free_slots,
+            "stored_samples": known,
+            "pending_samples": int(samples.pending.sum()),
+            "can_roll_back": "before_update" in self._info,
+            "notes": self.notes,
+        }
+
+    def classify(self, images: npt.NDArray[Any]) -> Prediction:
+        """Labels and probabilities.
+
+        Args:
+            images: (N, H, W, C) or one (H, W, C), uint8, or floats in 0..255, of the bundle's input shape.
+
+        Raises:
+            InputError: another shape or dtype, NaN, or values out of range.
+        """
+        latents = self._encode(images)
+        learned = np.flatnonzero(self._values["class_mask"][: len(self.classes)] > 0)
+        outputs = self._machine.in_batches("classify", self._values, {"latents": latents}, "probabilities")
+        names = [self.classes[i] for i in learned]
+        probabilities = np.ascontiguousarray(outputs[:, learned])
+        return Prediction([names[i] for i in probabilities.argmax(1)], probabilities, names)
+
+    def add_class(self, name: str) -> None:
+        """Gives a new class a spare slot; it is predicted after the next update.
+
+        Raises:
+            InputError: the name is taken or unusable, or no slot is free.
+        """
+        if not name or len(name) > 200 or not name.isprintable():
+            raise InputError(f"{name!r} is no class name; use 1 to 200 printable characters")
+        if name in self.classes:
+            raise InputError(f"there is a class '{name}' already; observe images of it, no need to add it")
+        if self.free_slots == 0:
+            raise InputError(
+                f"all {self.manifest.task.slots} class slots are taken; build the bundle again with more --spare-classes"
+            )
+        self._save(self._values, self._samples, {**self._info, "classes": [*self.classes, name]})
+
+    def observe(self, images: npt.NDArray[Any], label: str) -> int:
+        """Stores labelled images as int8 latents, for the next update; every fifth is held back to judge it.
+
+        Args:
+            images: as for :meth:`classify`.
+            label: a class that exists; :meth:`add_class` makes one.
+
+        Returns:
+            How many images were stored.
+
+        Raises:
+            InputError: unusable images, or an unknown class.
+        """
+        if label not in self.classes:
+            raise InputError(f"no class '{label}' here; add_class('{label}') first. Known: {', '.join(self.classes)}")
+        codes = np.clip(np.rint(self._encode(images)), -128, 127).astype(np.int8)
+        new = self._new_samples(codes, self.classes.index(label))
+        chunks = self._chunks + self._replay.append(new)
+        samples = Samples.concat([self._samples, new])
+        if self._replay.over_limit(chunks):
+            chunks, samples = self._replay.compact(samples, seed=self._version)
+        self._save(self._values, samples, {**self._info, "chunks": [c.to_info() for c in chunks]})
+        self._collect_garbage()
+        return len(codes)
+
+    def update(
+        self,
+        budget: Budget | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        method: str = "auto",
+    ) -> UpdateReport:
+        """Learns what was observed since the last update; keeps the result only when known classes survive it.
+
+        Args:
+            budget: seconds and memory; no limit where None.
+            on_progress: called after every step; an exception raised there cancels the update.
+            method: a schedule of the manifest; ``auto`` takes the best phase on held-back samples.
+
+        Raises:
+            InputError: nothing observed, or unknown method.
+            CheckFailedError: the memory budget was exceeded; the state is as before.
+        """
+        if method not in self.manifest.schedules:
+            raise InputError(f"unknown method '{method}'; this bundle has {', '.join(sorted(self.manifest.schedules))}")
+        if not self._samples.pending.any():
+            raise InputError("nothing was observed since the last update; observe labelled images first")
+        known = self._values["class_mask"].copy()
+        mask = known.copy()
+        mask[np.unique(self._samples.labels[self._samples.pending])] = 1.0
+        run = Update(
+            self._machine,
+            {**self._values, "class_mask": mask},
+            known,
+            Samples.concat([self._cloud, self._samples]),
+            self.manifest.schedules[method],
+            method,
+            Meter(budget or Budget()),
+            np.random.default_rng([self._version, self._info["updates"]]),
+            on_progress,
+        )
+        report, values = run.run()
+        if report.accepted:
+            self._keep_update(values)
+        return report
+
+    def rollback(self) -> None:
+        """Takes back the last accepted update; the observed images stay and can be learned again.
+
+        Raises:
+            StateError: there is no update to take back.
+        """
+        if "before_update" not in self._info:
+            raise StateError("there is no update to roll back; the state is that of the bundle or was rolled back")
+        before = self._store.load_version(int(self._info["before_update"]))
+        self._adopt(self._store.save(before.tensors, _without_rollback(before.info)))
+
+    def _keep_update(self, values: Mapping[str, Array]) -> None:
+        samples = self._samples
+        settled = Samples(
+            samples.latents, samples.labels, samples.soft_targets, samples.has_soft, samples.held_back,
+            samples.origin, np.zeros_like(samples.pending),
+        )  # fmt: skip
+        if self._version == 0:
+            self._save(self._values, samples, self._info)
+        info = {
+            **self._info,
+            "updates": int(self._info["updates"]) + 1,
+            "before_update": self._version,
+            "keep": [self._version],
+        }
+        self._save(values, settled, info)
+
+    def _save(self, values: Mapping[str, Array], samples: Samples, info: Mapping[str, Any]) -> None:
+        self._adopt(self._store.save({**values, **samples.flags()}, info))
+
+    def _adopt(self, snapshot: Snapshot) -> None:
+        chunks = [Chunk.from_info(c) for c in snapshot.info.get("chunks", [])]
+        samples = self._replay.load(chunks, snapshot.tensors)
+        values: dict[str, Array] = {}
+        for spec in self.manifest.state:
+            tensor = snapshot.tensors.get(spec.name)
+            if tensor is None or tensor.shape != tuple(spec.shape) or tensor.dtype != np.float32:
+                raise StateError(f"the state lacks '{spec.name}' of shape {tuple(spec.shape)}; remove it to start anew")
+            values[spec.name] = tensor
+        self._values, self._samples, self._chunks = values, samples, chunks
+        self._info, self._version = dict(snapshot.info), snapshot.version
+
+    def _collect_garbage(self) -> None:
+        kept = [c for info in self._store.infos().values() for c in info.get("chunks", [])]
+        self._replay.collect_garbage([Chunk.from_info(c) for c in kept])
+
+    def _encode(self, images: npt.NDArray[Any]) -> Array:
+        checked = check_images(images, tuple(self.manifest.task.input.shape))
+        return self._machine.in_batches("encode", {}, {"images": checked}, "latents")
+
+    def _new_samples(self, codes: npt.NDArray[np.int8], label: int) -> Samples:
+        count, slots = len(codes), self.manifest.task.slots
+        seen = int(((self._samples.labels == label) & self._samples.pending).sum())
+        return Samples(
+            codes,
+            np.full(count, label, np.int64),
+            np.zeros((count, slots), np.float32),
+            np.zeros(count, np.bool_),
+            (np.arange(seen, seen + count) % HELD_BACK_EVERY) == HELD_BACK_EVERY - 1,
+            np.full(count, DEVICE, np.uint8),
+            np.ones(count, np.bool_),
+        )
+
+
+def check_images(images: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Images as (N, H, W, C), or an InputError that says what is wrong with them."""
+    array = np.asarray(images)
+    if array.ndim == len(shape):
+        array = array[None]
+    if array.shape[1:] != shape or len(array) == 0:
+        raise InputError(f"images of shape {np.shape(images)} given; this bundle takes (N, {', '.join(map(str, shape))})")
+    if array.dtype != np.uint8:
+        if array.dtype.kind != "f":
+            raise InputError(f"images are {array.dtype}; give uint8, or floats from 0 to 255")
+        if not np.isfinite(array).all():
+            raise InputError("an image has NaN or infinite pixels; leave it out")
+        if array.min() < 0 or array.max() > 255:
+            raise InputError(f"pixels run from {array.min():g} to {array.max():g}; the range is 0 to 255")
+    return array
+
+
+def _initial(bundle: Bundle) -> Snapshot:
+    tensors, _ = bundle.tensors(STATE_FILE)
+    flags = Samples.empty(bundle.manifest.latent.shape, bundle.manifest.task.slots).flags()
+    info = {"classes": list(bundle.manifest.task.classes), "chunks": [], "updates": 0}
+    return Snapshot(0, {**tensors, **flags}, info)
+
+
+def _without_rollback(info: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in info.items() if k not in ("before_update", "keep")}
+
+
+def _cloud_samples(bundle: Bundle) -> Samples:
+    tensors, _ = bundle.tensors(REPLAY_FILE)
+    try:
+        count = len(tensors["latents"])
+        samples = Samples(
+            tensors["latents"],  # type: ignore[arg-type]
+            tensors["labels"].astype(np.int64),
+            tensors["soft_targets"].astype(np.float32),
+            np.ones(count, np.bool_),
+            tensors["held_back"].astype(np.bool_),
+            np.full(count, CLOUD, np.uint8),
+            np.zeros(count, np.bool_),
+        )
+    except KeyError as missing:
+        raise BundleError(f"{REPLAY_FILE} lacks {missing}; build the bundle again") from None
+    samples.check(bundle.manifest.latent.shape, bundle.manifest.task.slots)
+    return samples

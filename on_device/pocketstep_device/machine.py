@@ -1,0 +1,81 @@
+"""Runs signatures by the names of the manifest, a batch at a time; the only place that pads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketstep_device.bundle import Bundle
+from pocketstep_device.errors import BundleError
+from pocketstep_device.runtimes import Array, Program, open_program
+
+
+class Machine:
+    """A bundle's program on a runtime.
+
+    Args:
+        bundle: opened and checked.
+        runtime: see ``open_program``.
+        threads: CPU threads.
+    """
+
+    def __init__(self, bundle: Bundle, runtime: str, threads: int):
+        self.manifest = bundle.manifest
+        self.program: Program = open_program(bundle, runtime, threads)
+
+    def run(self, signature: str, values: Mapping[str, Array]) -> dict[str, Array]:
+        """One call. Missing or wrongly shaped inputs mean a bundle that does not fit its own manifest.
+
+        Raises:
+            BundleError: an input is missing or has another shape than the manifest's.
+        """
+        described = self.manifest.signatures[signature]
+        for spec in described.inputs:
+            found = values[spec.name].shape if spec.name in values else None
+            if found != tuple(spec.shape):
+                raise BundleError(
+                    f"signature '{signature}' wants '{spec.name}' of shape {tuple(spec.shape)}, there is {found}; "
+                    "the state does not fit this bundle, or the bundle was built wrongly"
+                )
+        outputs = self.program.call(signature, [values[spec.name] for spec in described.inputs])
+        if [o.shape for o in outputs] != [tuple(spec.shape) for spec in described.outputs]:
+            raise BundleError(f"the program's '{signature}' gives other shapes than the manifest says; build it again")
+        return {spec.name: array for spec, array in zip(described.outputs, outputs, strict=True)}
+
+    def in_batches(
+        self, signature: str, values: Mapping[str, Array], batched: Mapping[str, npt.NDArray[np.generic]], result: str
+    ) -> Array:
+        """One result of a signature over any number of rows, (N, ...).
+
+        Args:
+            signature: ``encode`` or ``classify``.
+            values: inputs that are the same for every batch.
+            batched: inputs with N rows; cut into batches, the last one padded with zeros.
+            result: the output to keep.
+        """
+        return self.all_in_batches(signature, values, batched)[result]
+
+    def all_in_batches(
+        self, signature: str, values: Mapping[str, Array], batched: Mapping[str, npt.NDArray[np.generic]]
+    ) -> dict[str, Array]:
+        """As :meth:`in_batches`, every result."""
+        described = self.manifest.signatures[signature]
+        count = len(next(iter(batched.values())))
+        parts: list[dict[str, Array]] = []
+        for start in range(0, count, described.batch):
+            rows = {k: padded(v[start : start + described.batch], described.batch) for k, v in batched.items()}
+            taken = min(described.batch, count - start)
+            outputs = self.run(signature, {**values, **rows})
+            parts.append({name: array[:taken] for name, array in outputs.items()})
+        if not parts:
+            return {o.name: np.zeros((0, *o.shape[1:]), np.float32) for o in described.outputs}
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def padded(rows: npt.NDArray[np.generic], batch: int) -> Array:
+    """(n, ...) as float32 with zero rows behind, (batch, ...)."""
+    result = np.zeros((batch, *rows.shape[1:]), np.float32)
+    result[: len(rows)] = rows
+    return result

@@ -1,0 +1,51 @@
+"""ExecuTorch with XNNPACK, through its Python binding (whose wheel brings torch; nothing else here needs it)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pocketstep_device.bundle import Bundle
+from pocketstep_device.errors import BundleError, MissingToolError
+from pocketstep_device.runtimes import Array
+
+
+class ExecuTorchProgram:
+    """A ``.pte`` file; the buffer is kept, because the module does not own it."""
+
+    def __init__(self, bundle: Bundle, file: str, threads: int):
+        try:
+            import torch
+            from executorch.extension.pybindings import portable_lib
+        except ImportError:
+            raise MissingToolError(
+                "ExecuTorch is not installed; pip install 'pocketstep-device[executorch]'"
+            ) from None
+        self._from_numpy: Any = torch.from_numpy
+        threadpool = getattr(portable_lib, "_threadpool_set_num_threads", None)
+        if threadpool is None:
+            torch.set_num_threads(threads)
+        else:
+            threadpool(threads)
+        self._content = bundle.read(file)
+        try:
+            self._module: Any = portable_lib._load_for_executorch_from_buffer(self._content)
+        except RuntimeError as error:
+            raise BundleError(f"ExecuTorch cannot load {file}: {error}. Build the bundle again") from error
+
+    def call(self, signature: str, inputs: Sequence[Array]) -> list[Array]:
+        """Methods take and give tensors by position."""
+        tensors = [self._from_numpy(_own(a)) for a in inputs]
+        return [np.array(t.numpy()) for t in self._module.run_method(signature, tensors)]
+
+
+def _own(array: Array) -> Array:
+    array = np.ascontiguousarray(array, np.float32)
+    return array if array.flags.writeable else array.copy()
+
+
+def load(bundle: Bundle, file: str, threads: int) -> ExecuTorchProgram:
+    """Opens the program; see ``open_program``."""
+    return ExecuTorchProgram(bundle, file, threads)

@@ -1,0 +1,52 @@
+"""LiteRT (ai-edge-litert) or its predecessor tflite-runtime, with XNNPACK; built-in operators only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pocketstep_device.bundle import Bundle
+from pocketstep_device.errors import BundleError, MissingToolError
+from pocketstep_device.runtimes import Array
+
+
+def _interpreter() -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        try:
+            from tflite_runtime.interpreter import Interpreter
+        except ImportError:
+            raise MissingToolError(
+                "neither LiteRT nor TensorFlow Lite is installed; pip install 'pocketstep-device[litert]'"
+            ) from None
+    return Interpreter
+
+
+class LiteRtProgram:
+    """A ``.tflite`` file; runners are made when first used, so that unused signatures cost no memory."""
+
+    def __init__(self, bundle: Bundle, file: str, threads: int):
+        interpreter, path = _interpreter(), bundle.file_path(file)
+        source = {"model_path": str(path)} if path else {"model_content": bundle.read(file)}
+        try:
+            self._interpreter = interpreter(**source, num_threads=threads)
+            self._names: dict[str, Any] = self._interpreter.get_signature_list()
+        except (ValueError, RuntimeError) as error:
+            raise BundleError(f"LiteRT cannot load {file}: {error}. Build the bundle again") from error
+        self._runners: dict[str, Callable[..., dict[str, Array]]] = {}
+
+    def call(self, signature: str, inputs: Sequence[Array]) -> list[Array]:
+        """Inputs are ``args_0``.., outputs ``output_0``.. in the converter's naming."""
+        if signature not in self._runners:
+            self._runners[signature] = self._interpreter.get_signature_runner(signature)
+        feed = {f"args_{i}": np.ascontiguousarray(a, np.float32) for i, a in enumerate(inputs)}
+        results = self._runners[signature](**feed)
+        return [results[f"output_{i}"] for i in range(len(results))]
+
+
+def load(bundle: Bundle, file: str, threads: int) -> LiteRtProgram:
+    """Opens the program; see ``open_program``."""
+    return LiteRtProgram(bundle, file, threads)

@@ -1,0 +1,68 @@
+"""What an update does, as data for the manifest; the harnesses only follow it.
+
+``auto`` is phase by phase (design: closed form at once, phase A on new data, phase B with replay, closed form again);
+the device takes the phase that does best on held-back samples. The others are baselines on the same latents.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+SOLVE: dict[str, Any] = {"kind": "solve", "name": "closed form", "shrinkage": 0.05}
+NEW: dict[str, Any] = {
+    "kind": "train",
+    "name": "A: new data",
+    "rows": "new",
+    "epochs": 4,
+    "learning_rate": 0.003,
+    "freeze": 0.5,
+    "distillation": 0.0,
+}
+REPLAY: dict[str, Any] = {
+    "kind": "train",
+    "name": "B: replay",
+    "rows": "all",
+    "epochs": 40,
+    "learning_rate": 0.005,
+    "distillation": 1.0,
+    "temperature": 2.0,
+}
+AGAIN: dict[str, Any] = {"kind": "solve", "name": "closed form again", "shrinkage": 0.05, "refresh": True}
+
+
+def schedules() -> dict[str, Any]:
+    """Name -> meaning, phases, and when the result is kept (manifest's ``schedules``)."""
+    return {
+        "auto": _schedule("the phase that does best on held-back samples", [SOLVE, NEW, REPLAY, AGAIN], 0.03),
+        "closed-form": _schedule("streaming LDA on frozen features", [SOLVE], 1.0),
+        "nearest-mean": _schedule(
+            "nearest class mean on frozen features", [{**SOLVE, "name": "nearest mean", "shrinkage": 1.0}], 1.0
+        ),
+        "replay": _schedule("phases A and B whatever the check says", [NEW, REPLAY], 1.0),
+        "fine-tune": _schedule(
+            "plain fine-tuning on the new images, no replay, no freezing: the baseline that forgets",
+            [{**NEW, "name": "fine-tune", "freeze": 0.0, "epochs": 12, "learning_rate": 0.005}],
+            1.0,
+        ),
+    }
+
+
+def _schedule(meaning: str, phases: list[dict[str, Any]], max_old_loss: float) -> dict[str, Any]:
+    return {"meaning": meaning, "phases": phases, "accept": {"max_old_loss": max_old_loss}}
+
+
+def hyper(groups: list[str]) -> dict[str, Any]:
+    """Name -> default, range and meaning (manifest's ``hyper``)."""
+    ranges: dict[str, tuple[float, float, float, str]] = {
+        "learning_rate": (0.005, 0.0, 10.0, "SGD's rate"),
+        "momentum": (0.9, 0.0, 0.999, "SGD's momentum"),
+        "weight_decay": (1e-4, 0.0, 1.0, "L2 decay"),
+        "temperature": (2.0, 0.1, 100.0, "T of the distillation"),
+        "distillation": (1.0, 0.0, 100.0, "weight of the distillation"),
+        "shrinkage": (0.05, 0.0, 1.0, "share of the identity in the closed form's covariance"),
+        **{f"factor.{group}": (1.0, 0.0, 100.0, f"learning-rate factor of group {group}") for group in groups},
+    }
+    return {
+        name: {"default": default, "min": low, "max": high, "meaning": meaning}
+        for name, (default, low, high, meaning) in ranges.items()
+    }

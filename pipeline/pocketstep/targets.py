@@ -1,0 +1,122 @@
+"""What goes along with a student: its latents of some images of each class, and the teacher's cached logits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pocketstep.compile.oracle import Oracle
+from pocketstep.compile.signatures import LearningModel
+from pocketstep.data import Dataset
+from pocketstep.networks import ResidualNet
+from pocketstep.training import evaluate
+from pocketstep_device.replay import CLOUD, Samples
+from pocketstep_device.tensors import write_tensors
+
+NO_LOGIT = -30.0  # the teacher's logit for slots that it does not know: no probability at any sensible temperature
+
+
+@torch.no_grad()
+def encode(model: LearningModel, images: np.ndarray, batch: int = 256) -> Tensor:  # type: ignore[type-arg]
+    """Latents of uint8 images (N, H, W, C) in code units, (N, h, w, c), by PyTorch."""
+    oracle = Oracle(model)
+    parts = [
+        oracle.encode({"images": torch.from_numpy(images[i : i + batch]).float()})["latents"]
+        for i in range(0, len(images), batch)
+    ]
+    return torch.cat(parts)
+
+
+def codes(latents: Tensor) -> np.ndarray:  # type: ignore[type-arg]
+    """As they are stored: int8."""
+    return latents.round().clamp(-128, 127).to(torch.int8).numpy()
+
+
+def replay_samples(
+    model: LearningModel, teacher: ResidualNet, data: Dataset, per_class: int, held_back: float, seed: int = 0
+) -> Samples:
+    """The replay set of the bundle.
+
+    Args:
+        model: the student as it is compiled.
+        teacher: gives the soft targets, (N, classes) logits.
+        data: the cloud's training images.
+        per_class: images of each class, chosen at random.
+        held_back: share of each class that only judges updates.
+        seed: of the choice.
+    """
+    chosen = data.per_class(per_class, seed)
+    logits = evaluate(teacher, chosen, model.mean, model.std)
+    soft = np.full((len(chosen), model.plan.slots), NO_LOGIT, np.float32)
+    soft[:, : logits.shape[1]] = logits
+    held = np.zeros(len(chosen), np.bool_)
+    for label in np.unique(chosen.labels):
+        rows = np.flatnonzero(chosen.labels == label)
+        held[rows[: max(1, round(held_back * len(rows)))]] = True
+    return Samples(
+        codes(encode(model, chosen.images)),
+        chosen.labels.astype(np.int64),
+        soft,
+        np.ones(len(chosen), np.bool_),
+        held,
+        np.full(len(chosen), CLOUD, np.uint8),
+        np.zeros(len(chosen), np.bool_),
+    )
+
+
+@torch.no_grad()
+def with_origin(model: LearningModel, trained: dict[str, Tensor], data: Dataset) -> LearningModel:
+    """The model with the mean of its joined features over all images as their origin."""
+    size = model.closed_size
+    zeros = {"closed.weight": torch.zeros(1, size), "closed.bias": torch.zeros(1), "blend": torch.zeros(1)}
+    latents = encode(model, data.images)
+    mask = torch.ones(model.plan.slots)
+    features = Oracle(model).classify({**trained, **zeros, "latents": latents, "class_mask": mask})["features"]
+    return replace(model, origin=features.mean(0))
+
+
+def replay_bytes(samples: Samples) -> bytes:
+    """``replay.safetensors``."""
+    return write_tensors(
+        {
+            "latents": samples.latents,
+            "labels": samples.labels,
+            "soft_targets": samples.soft_targets,
+            "held_back": samples.held_back,
+        }
+    )
+
+
+@torch.no_grad()
+def initial_state(model: LearningModel, trained: dict[str, Tensor], data: Dataset) -> dict[str, Tensor]:
+    """Everything that changes on the device, as it leaves the cloud.
+
+    The closed-form head's statistics are of all the cloud's training images.
+
+    Returns:
+        Trained tensors, ``momentum.*``, ``count``, ``total``, ``second``, ``closed.*``, ``class_mask``, ``blend``.
+    """
+    slots, size = model.plan.slots, model.closed_size
+    mask = torch.zeros(slots)
+    mask[: len(data.classes)] = 1
+    state = {
+        **trained,
+        **{f"momentum.{name}": torch.zeros_like(value) for name, value in trained.items()},
+        "class_mask": mask,
+        "blend": torch.zeros(1),
+        "count": torch.zeros(slots),
+        "total": torch.zeros(slots, size),
+        "second": torch.zeros(size, size),
+        "closed.weight": torch.zeros(slots, size),
+        "closed.bias": torch.zeros(slots),
+    }
+    oracle = Oracle(model)
+    features = oracle.classify({**state, "latents": encode(model, data.images)})["features"]
+    labels = torch.nn.functional.one_hot(torch.from_numpy(data.labels), slots).float()
+    given = {"features": features, "labels": labels, "label_weights": torch.ones(len(data))}
+    state.update(oracle.statistics({**state, **given}))
+    state.update(oracle.solve({**state, "shrinkage": torch.tensor([0.05])}))
+    return state
