@@ -6,19 +6,27 @@
         learner.add_class("blue mug")
         learner.observe(images, "blue mug")
         report = learner.update(Budget(seconds=60))
+
+Names are loaded when first used, so that ``--help`` does not wait for numpy.
 """
 
-from pocketstep_device.budget import Budget
-from pocketstep_device.errors import (
-    BundleError,
-    CheckFailedError,
-    InputError,
-    MissingToolError,
-    PocketstepError,
-    StateError,
-)
-from pocketstep_device.learner import Learner, Prediction
-from pocketstep_device.update import PhaseReport, Progress, UpdateReport
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pocketstep_device.budget import Budget
+    from pocketstep_device.errors import (
+        BundleError,
+        CheckFailedError,
+        InputError,
+        MissingToolError,
+        PocketstepError,
+        StateError,
+    )
+    from pocketstep_device.learner import Learner, Prediction
+    from pocketstep_device.update import PhaseReport, Progress, UpdateReport
 
 __version__ = "0.1.0"
 
@@ -36,3 +44,18 @@ __all__ = [
     "StateError",
     "UpdateReport",
 ]
+
+_HOMES = {
+    "Budget": "budget",
+    "Learner": "learner",
+    "Prediction": "learner",
+    "PhaseReport": "update",
+    "Progress": "update",
+    "UpdateReport": "update",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'pocketstep_device' has no attribute '{name}'")
+    return getattr(import_module(f"pocketstep_device.{_HOMES.get(name, 'errors')}"), name)

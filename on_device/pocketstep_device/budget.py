@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +88,5 @@ def peak_mb() -> float:
 
 def reset_peak() -> None:
     """Starts the peak anew where the system allows it."""
-    try:
+    with contextlib.suppress(OSError):
         _CLEAR.write_text("5")
-    except OSError:
-        pass

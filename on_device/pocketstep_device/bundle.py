@@ -114,18 +114,14 @@ class Bundle:
             items = (item for item in path.rglob("*") if item.is_symlink() or not item.is_dir())
             found = {item.relative_to(self.path).as_posix() for item in items}
             if found != self._inside(name):
-                raise BundleError(
-                    f"The folder {path} holds files that the manifest does not list. Remove them."
-                )
+                raise BundleError(f"The folder {path} holds files that the manifest does not list. Remove them.")
         return path
 
     def _inside(self, folder: str) -> set[str]:
         return {name for name in self.manifest.files if name.startswith(folder + "/")}
 
     def _unlisted(self, name: str) -> BundleError:
-        return BundleError(
-            f"{self.path} has no file {name!r}. Build the bundle again for the runtime that needs it."
-        )
+        return BundleError(f"{self.path} has no file {name!r}. Build the bundle again for the runtime that needs it.")
 
     def _copy(self, name: str, target: IO[bytes] | None) -> None:
         """Streams a listed file through its checks, into ``target`` if there is one."""
@@ -146,9 +142,7 @@ class Bundle:
                 if target is not None:
                     target.write(block)
         if digest.hexdigest() != entry.sha256:
-            raise BundleError(
-                f"{name} of {self.path} has changed bytes: its digest differs. Fetch the bundle again."
-            )
+            raise BundleError(f"{name} of {self.path} has changed bytes: its digest differs. Fetch the bundle again.")
 
 
 class _Source(Protocol):
@@ -183,13 +177,9 @@ class _Folder:
                 path = path / part
                 found = path.lstat()
                 if stat.S_ISLNK(found.st_mode):
-                    raise BundleError(
-                        f"{path} is a link, which a bundle can't hold. Copy the file itself there."
-                    )
+                    raise BundleError(f"{path} is a link, which a bundle can't hold. Copy the file itself there.")
             if not stat.S_ISREG(found.st_mode):
-                raise BundleError(
-                    f"{path} is no plain file, but the manifest lists it as one. Fetch the bundle again."
-                )
+                raise BundleError(f"{path} is no plain file, but the manifest lists it as one. Fetch the bundle again.")
             with path.open("rb") as file:
                 real = os.fstat(file.fileno())
                 if not os.path.samestat(found, real):
@@ -242,21 +232,15 @@ class _Zip:
         wrong = sorted(wanted.symmetric_difference(names))
         if wrong or len(names) != len(wanted):
             what = wrong[0] if wrong else "a file twice"
-            raise BundleError(
-                f"{self.path} does not hold exactly the manifest's files: {what!r}. Fetch it again."
-            )
+            raise BundleError(f"{self.path} does not hold exactly the manifest's files: {what!r}. Fetch it again.")
         for info in found:
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
                 raise BundleError(f"{info.filename} of {self.path} is no plain file. Zip the bundle again.")
         if sum(info.file_size for info in found) > self._bytes:
-            raise BundleError(
-                f"The files of {self.path} claim more bytes than it has. Fetch the bundle again."
-            )
+            raise BundleError(f"The files of {self.path} claim more bytes than it has. Fetch the bundle again.")
 
 
-def write_bundle(
-    folder: Path, manifest_without_files: Mapping[str, Any], files: Mapping[str, Path | bytes]
-) -> Bundle:
+def write_bundle(folder: Path, manifest_without_files: Mapping[str, Any], files: Mapping[str, Path | bytes]) -> Bundle:
     """Writes a folder bundle: all of it or nothing, in place of an older bundle if there is one.
 
     Args:
@@ -273,9 +257,7 @@ def write_bundle(
     """
     for name in files:
         if not is_plain_path(name) or name in (MANIFEST_FILE, DIGEST_FILE):
-            raise BundleError(
-                f"A bundle can't hold a file named {name!r}. Use letters, digits, '.', '_', '-' and '/'."
-            )
+            raise BundleError(f"A bundle can't hold a file named {name!r}. Use letters, digits, '.', '_', '-' and '/'.")
     _check_replaceable(folder)
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -318,9 +300,7 @@ def zip_bundle(folder: Path, target: Path) -> None:
                     bundle._copy(name, file)
         temporary.replace(target)
     except OSError as reason:
-        raise BundleError(
-            f"{target} can't be written ({reason}). Free some space or choose another path."
-        ) from reason
+        raise BundleError(f"{target} can't be written ({reason}). Free some space or choose another path.") from reason
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -342,16 +322,13 @@ def _source(path: Path) -> _Source:
 def _read_manifest(source: _Source) -> bytes:
     with source.stream(MANIFEST_FILE) as (file, size):
         if size > MAX_MANIFEST:
-            raise BundleError(
-                f"{MANIFEST_FILE} of {source.path} has {size} bytes, too many. Fetch the bundle again."
-            )
+            raise BundleError(f"{MANIFEST_FILE} of {source.path} has {size} bytes, too many. Fetch the bundle again.")
         data = file.read(size)
     with source.stream(DIGEST_FILE) as (file, size):
         line = file.read(_DIGEST_BYTES + 1)
     if line != _digest_line(data):
         raise BundleError(
-            f"{MANIFEST_FILE} or {DIGEST_FILE} of {source.path} was cut or has changed bytes. "
-            "Fetch the bundle again."
+            f"{MANIFEST_FILE} or {DIGEST_FILE} of {source.path} was cut or has changed bytes. Fetch the bundle again."
         )
     return data
 
@@ -373,9 +350,7 @@ def _check_replaceable(folder: Path) -> None:
             raw = None
         if isinstance(raw, dict) and raw.get("format") == FORMAT:
             return
-    raise BundleError(
-        f"{folder} exists and is no bundle, so it is not replaced. Choose another place or remove it."
-    )
+    raise BundleError(f"{folder} exists and is no bundle, so it is not replaced. Choose another place or remove it.")
 
 
 def _write_file(path: Path, content: Path | bytes) -> dict[str, Any]:

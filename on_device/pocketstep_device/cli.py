@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EPILOG = "Exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 a runtime is missing."
 Result = dict[str, Any]
+Run = Callable[[argparse.Namespace], tuple[Result, list[str]]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("pocketstep-device", description=__doc__, epilog=EPILOG)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, run: Callable[[argparse.Namespace], tuple[Result, list[str]]], text: str) -> argparse.ArgumentParser:  # fmt: skip
+    def add(name: str, run: Run, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text, epilog=EPILOG)
         command.add_argument("bundle", help="the bundle: a folder or a zip")
         command.add_argument("--runtime", default="litert", help="litert (default), tflite or executorch")

@@ -43,7 +43,7 @@ def relative_error(value: npt.NDArray[np.generic], expected: npt.NDArray[np.gene
     if not np.isfinite(value).all():
         return float("inf")
     scale = float(np.abs(expected).max(initial=0.0))
-    difference = float(np.abs(value.astype(np.float64) - expected).max(initial=0.0))
+    difference = float(np.abs(value.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0))
     return difference / scale if scale > 0 else difference
 
 

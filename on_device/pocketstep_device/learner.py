@@ -153,7 +153,7 @@ class Learner:
             raise InputError(f"there is a class '{name}' already; observe images of it, no need to add it")
         if self.free_slots == 0:
             raise InputError(
-                f"all {self.manifest.task.slots} class slots are taken; build the bundle again with more --spare-classes"
+                f"all {self.manifest.task.slots} class slots are taken; build the bundle again with more spare classes"
             )
         self._save(self._values, self._samples, {**self._info, "classes": [*self.classes, name]})
 
@@ -292,7 +292,9 @@ def check_images(images: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArra
     if array.ndim == len(shape):
         array = array[None]
     if array.shape[1:] != shape or len(array) == 0:
-        raise InputError(f"images of shape {np.shape(images)} given; this bundle takes (N, {', '.join(map(str, shape))})")
+        raise InputError(
+            f"images of shape {np.shape(images)} given; this bundle takes (N, {', '.join(map(str, shape))})"
+        )
     if array.dtype != np.uint8:
         if array.dtype.kind != "f":
             raise InputError(f"images are {array.dtype}; give uint8, or floats from 0 to 255")
@@ -319,7 +321,7 @@ def _cloud_samples(bundle: Bundle) -> Samples:
     try:
         count = len(tensors["latents"])
         samples = Samples(
-            tensors["latents"],  # type: ignore[arg-type]
+            tensors["latents"],
             tensors["labels"].astype(np.int64),
             tensors["soft_targets"].astype(np.float32),
             np.ones(count, np.bool_),

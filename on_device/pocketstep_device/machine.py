@@ -45,7 +45,11 @@ class Machine:
         return {spec.name: array for spec, array in zip(described.outputs, outputs, strict=True)}
 
     def in_batches(
-        self, signature: str, values: Mapping[str, Array], batched: Mapping[str, npt.NDArray[np.generic]], result: str
+        self,
+        signature: str,
+        values: Mapping[str, Array],
+        batched: Mapping[str, npt.NDArray[np.generic]],
+        result: str,
     ) -> Array:
         """One result of a signature over any number of rows, (N, ...).
 

@@ -196,14 +196,10 @@ class Manifest:
                 the path of the first field that is wrong.
         """
         if len(data) > MAX_MANIFEST:
-            raise BundleError(
-                f"The manifest has {len(data)} bytes, more than {MAX_MANIFEST}. Fetch the bundle again."
-            )
+            raise BundleError(f"The manifest has {len(data)} bytes, more than {MAX_MANIFEST}. Fetch the bundle again.")
         raw = parse_json(data, "The manifest", BundleError)
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-            raise BundleError(
-                f'The manifest has no "format": "{FORMAT}", so this is no bundle. Check the path.'
-            )
+            raise BundleError(f'The manifest has no "format": "{FORMAT}", so this is no bundle. Check the path.')
         version = raw.get("version")
         if type(version) is int and version > VERSION:
             raise BundleError(
@@ -216,9 +212,7 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The canonical bytes: keys sorted, indented by one, UTF-8, a newline at the end."""
-        text = json.dumps(
-            dataclasses.asdict(self), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False
-        )
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
         return text.encode("utf-8") + b"\n"
 
 
@@ -228,9 +222,7 @@ def is_plain_path(path: str) -> bool:
 
 
 def _fail(path: str, problem: str) -> NoReturn:
-    raise BundleError(
-        f"The manifest's {path or 'top level'} {problem}. Build the bundle again, or fetch it again."
-    )
+    raise BundleError(f"The manifest's {path or 'top level'} {problem}. Build the bundle again, or fetch it again.")
 
 
 @cache
@@ -399,11 +391,7 @@ def _check_shape(shape: Shape, path: str, rank: int | None = None) -> None:
 
 
 def _check_name(name: str, path: str) -> None:
-    if (
-        not name.strip()
-        or len(name) > _MAX_NAME
-        or any(unicodedata.category(char) in _CONTROL for char in name)
-    ):
+    if not name.strip() or len(name) > _MAX_NAME or any(unicodedata.category(char) in _CONTROL for char in name):
         _fail(path, f"must be a text of 1 to {_MAX_NAME} characters without control characters")
 
 

@@ -109,9 +109,7 @@ class Samples:
         if len(self) and not 0 <= self.labels.min() <= self.labels.max() < slots:
             raise InputError(f"A sample's label is outside 0 to {slots - 1}. Add its class first.")
         if not np.isin(self.origin, (CLOUD, DEVICE)).all():
-            raise InputError(
-                f"A sample's origin is neither {CLOUD} (cloud) nor {DEVICE} (device). Set it to one."
-            )
+            raise InputError(f"A sample's origin is neither {CLOUD} (cloud) nor {DEVICE} (device). Set it to one.")
         if not np.isfinite(self.soft_targets).all() or self.soft_targets[~self.has_soft].any():
             raise InputError(
                 "A sample's soft targets hold NaN or infinity, or are not zero though has_soft is false. "
@@ -209,9 +207,7 @@ class ReplayStore:
         count = sum(chunk.count for chunk in chunks)
         flags = {name: tensors.get(f"samples.{name}", np.zeros(0, np.bool_)) for name in _FLAGS}
         if any(flag.dtype != np.bool_ or flag.shape != (count,) for flag in flags.values()):
-            raise StateError(
-                f"The saved state's flags are not for its {count} samples. Restore it from a copy."
-            )
+            raise StateError(f"The saved state's flags are not for its {count} samples. Restore it from a copy.")
         parts, start = [Samples.empty(self._latent_shape, self._slots)], 0
         for chunk in chunks:
             end = start + chunk.count
@@ -253,9 +249,7 @@ class ReplayStore:
         sizes = self._bytes_per_sample(samples.has_soft[order]).cumsum() + _OVERHEAD
         count = int(np.searchsorted(sizes, _ROOM * self._max_bytes, side="right"))
         if len(samples) and not count:
-            raise StateError(
-                f"{self._max_bytes} bytes have no room for a sample. Raise the limit of the samples."
-            )
+            raise StateError(f"{self._max_bytes} bytes have no room for a sample. Raise the limit of the samples.")
         kept = samples.select(np.sort(order[:count]))
         return self.append(kept), kept
 
@@ -283,9 +277,7 @@ class ReplayStore:
             raise StateError(f"{what} are damaged: their digest differs. Restore the folder from a copy.")
         tensors, metadata = read_tensors(data, what, error=StateError)
         if metadata != {"format": FORMAT, "version": str(VERSION)}:
-            raise StateError(
-                f"{what} were written by another version of pocketstep. Update pocketstep-device."
-            )
+            raise StateError(f"{what} were written by another version of pocketstep. Update pocketstep-device.")
         samples = self._unpack(tensors, flags, what)
         if len(samples) != chunk.count:
             raise StateError(f"{what} are {len(samples)}, not {chunk.count}. Restore the folder from a copy.")
@@ -305,9 +297,7 @@ class ReplayStore:
             samples = Samples(**fixed, soft_targets=soft, **flags)
             samples.check(self._latent_shape, self._slots)
         except InputError as reason:
-            raise StateError(
-                f"{what} don't fit the bundle ({reason}). Restore the folder from a copy."
-            ) from reason
+            raise StateError(f"{what} don't fit the bundle ({reason}). Restore the folder from a copy.") from reason
         return samples
 
 

@@ -110,9 +110,7 @@ class StateStore:
             raise _DamagedError(f"The saved state {path} is damaged: its digest differs.")
         self._check_origin(path, metadata)
         if metadata.get("snapshot") != str(version):
-            raise _DamagedError(
-                f"The saved state {path} was renamed: it is number {metadata.get('snapshot')}."
-            )
+            raise _DamagedError(f"The saved state {path} was renamed: it is number {metadata.get('snapshot')}.")
         info = parse_json(metadata.get("info", "").encode(), f"The info of {path}", _DamagedError)
         if not isinstance(info, dict):
             raise _DamagedError(f"The saved state {path} is damaged: its info is no JSON object.")
@@ -186,9 +184,7 @@ class StateStore:
             try:
                 self._path(version).unlink(missing_ok=True)
             except OSError as reason:
-                self.notes.append(
-                    f"The old state {self._path(version)} could not be removed ({reason.strerror})."
-                )
+                self.notes.append(f"The old state {self._path(version)} could not be removed ({reason.strerror}).")
 
 
 def _file_name(version: int) -> str:
@@ -213,6 +209,4 @@ def _info_text(info: Mapping[str, Any]) -> tuple[str, list[int]]:
     try:
         return json.dumps(dict(info), sort_keys=True, allow_nan=False), keep
     except (TypeError, ValueError) as reason:
-        raise InputError(
-            f"The info of a state must be finite JSON ({reason}); leave that value out."
-        ) from reason
+        raise InputError(f"The info of a state must be finite JSON ({reason}); leave that value out.") from reason

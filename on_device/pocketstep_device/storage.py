@@ -45,9 +45,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         ) from reason
 
 
-def read_regular(
-    path: Path, most_bytes: int | None, what: str, error: type[InputError] = StateError
-) -> bytes:
+def read_regular(path: Path, most_bytes: int | None, what: str, error: type[InputError] = StateError) -> bytes:
     """Reads a plain file whole, its size checked first; links, folders and devices are refused.
 
     Args:
@@ -62,9 +60,7 @@ def read_regular(
     try:
         before = path.lstat()
         if not stat.S_ISREG(before.st_mode):
-            raise error(
-                f"{what} is a link or no plain file, which is not trusted. Put the file itself there."
-            )
+            raise error(f"{what} is a link or no plain file, which is not trusted. Put the file itself there.")
         if most_bytes is not None and before.st_size > most_bytes:
             raise error(
                 f"{what} has {before.st_size} bytes, more than the {most_bytes} it can have: it was changed. "
@@ -72,14 +68,10 @@ def read_regular(
             )
         with path.open("rb") as file:
             if not os.path.samestat(before, os.fstat(file.fileno())):
-                raise error(
-                    f"{what} was replaced while it was read. Try again when nothing else writes there."
-                )
+                raise error(f"{what} was replaced while it was read. Try again when nothing else writes there.")
             return file.read(before.st_size)
     except OSError as reason:
-        raise error(
-            f"{what} can't be read ({reason.strerror or reason}). Check that it is there."
-        ) from reason
+        raise error(f"{what} can't be read ({reason.strerror or reason}). Check that it is there.") from reason
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -58,9 +58,7 @@ def parse_json(data: bytes | memoryview, what: str, error: type[InputError] = In
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as reason:
-        raise error(
-            f"{what} is not valid JSON ({reason}): it was damaged. Fetch or make it again."
-        ) from reason
+        raise error(f"{what} is not valid JSON ({reason}): it was damaged. Fetch or make it again.") from reason
     return value
 
 
@@ -89,9 +87,7 @@ def read_tensors(
     reader = _Reader(what, error)
     header, body = reader.split(memoryview(data).cast("B"))
     metadata = reader.metadata(header.pop(_METADATA, {}))
-    entries = sorted(
-        (reader.entry(name, value) for name, value in header.items()), key=lambda e: (e.begin, e.end)
-    )
+    entries = sorted((reader.entry(name, value) for name, value in header.items()), key=lambda e: (e.begin, e.end))
     end = 0
     for entry in entries:
         if entry.begin != end:
@@ -155,18 +151,14 @@ class _Reader:
     error: type[InputError]
 
     def fail(self, problem: str) -> InputError:
-        return self.error(
-            f"{self.what} can't be read: {problem}. It was cut or damaged; fetch or make it again."
-        )
+        return self.error(f"{self.what} can't be read: {problem}. It was cut or damaged; fetch or make it again.")
 
     def split(self, view: memoryview) -> tuple[dict[str, Any], memoryview]:
         if len(view) < 8:
             raise self.fail(f"it has {len(view)} bytes, fewer than the 8 of a safetensors file's beginning")
         length = int.from_bytes(view[:8], "little")
         if length > MAX_HEADER or length > len(view) - 8:
-            raise self.fail(
-                f"its header claims {length} bytes, but {len(view) - 8} follow, and {MAX_HEADER} may be"
-            )
+            raise self.fail(f"its header claims {length} bytes, but {len(view) - 8} follow, and {MAX_HEADER} may be")
         if view[8:9].tobytes() != b"{":
             raise self.fail("its header does not begin with '{'")
         header = parse_json(view[8 : 8 + length], f"the header of {self.what}", self.error)
@@ -233,13 +225,9 @@ def _is_finite(array: Array) -> bool:
 
 def _writable(name: str, array: Array, allow_nonfinite: bool) -> Array:
     if name == _METADATA or len(name) > _MAX_NAME:
-        raise InputError(
-            f"A tensor can't be named {name[:40]!r}: it is reserved or too long. Choose another name."
-        )
+        raise InputError(f"A tensor can't be named {name[:40]!r}: it is reserved or too long. Choose another name.")
     if not allow_nonfinite and not _is_finite(array):
-        raise InputError(
-            f"Tensor {name!r} holds NaN or infinity: training diverged. Try a lower learning rate."
-        )
+        raise InputError(f"Tensor {name!r} holds NaN or infinity: training diverged. Try a lower learning rate.")
     return _little_endian(array)
 
 
@@ -254,12 +242,8 @@ def _header_bytes(header: dict[str, Any]) -> bytes:
     try:
         text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     except ValueError as reason:
-        raise InputError(
-            f"A tensor's name or metadata is not valid Unicode ({reason}); rename it."
-        ) from reason
+        raise InputError(f"A tensor's name or metadata is not valid Unicode ({reason}); rename it.") from reason
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER:
-        raise InputError(
-            f"The header has {len(text)} bytes, more than {MAX_HEADER}; shorten names and metadata."
-        )
+        raise InputError(f"The header has {len(text)} bytes, more than {MAX_HEADER}; shorten names and metadata.")
     return text

@@ -186,7 +186,7 @@ class Update:
         return values
 
     def _cache_targets(self, before: Values) -> None:
-        """Cached targets of the cloud's teacher; for the device's own accepted samples, its outputs before the update."""
+        """The teacher's cached targets; for the device's own accepted samples, its outputs before the update."""
         samples = self.samples
         self.soft_targets = samples.soft_targets.copy()
         own = ~samples.has_soft & ~samples.pending

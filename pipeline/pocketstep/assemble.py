@@ -172,7 +172,13 @@ def _manifest(
 
 def _parameters(parts: Parts) -> list[dict[str, Any]]:
     return [
-        {"name": p.name, "role": p.role, "shape": list(p.shape), "trained": p.trained is not None, "group": p.group}
+        {
+            "name": p.name,
+            "role": p.role,
+            "shape": list(p.shape),
+            "trained": p.trained is not None,
+            "group": p.group,
+        }
         for p in parts.model.plan.parameters.values()
     ]
 
@@ -181,7 +187,11 @@ def _signature(signature: Signature) -> dict[str, Any]:
     def tensors(specs: tuple[sig.Spec, ...]) -> list[dict[str, Any]]:
         return [{**asdict(spec), "shape": list(spec.shape), "dtype": "float32"} for spec in specs]
 
-    return {"batch": signature.batch, "inputs": tensors(signature.inputs), "outputs": tensors(signature.outputs)}
+    return {
+        "batch": signature.batch,
+        "inputs": tensors(signature.inputs),
+        "outputs": tensors(signature.outputs),
+    }
 
 
 def _kind(name: str) -> str:

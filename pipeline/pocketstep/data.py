@@ -87,9 +87,7 @@ class Dataset:
         labels = np.repeat(np.arange(len(chosen)), [len(rows) for rows in places])
         rows = np.concatenate([np.empty(0, np.int64), *places])
         order = np.argsort(rows)
-        return Dataset(
-            self.images[rows[order]], labels[order].astype(np.int64), tuple(self.classes[c] for c in chosen)
-        )
+        return Dataset(self.images[rows[order]], labels[order].astype(np.int64), tuple(self.classes[c] for c in chosen))
 
     def per_class(self, n: int, seed: int = 0) -> Dataset:
         """At most ``n`` random images of each class, in their old order.
@@ -239,8 +237,7 @@ def _check_labels(labels: Labels, images: int, classes: tuple[str, ...]) -> None
         raise InputError(f"class names are empty or repeated ({', '.join(classes)}): give each its own name")
     if labels.dtype != np.int64 or labels.shape != (images,):
         raise InputError(
-            f"labels have shape {labels.shape} and dtype {labels.dtype}: "
-            f"give one int64 for each of the {images} images"
+            f"labels have shape {labels.shape} and dtype {labels.dtype}: give one int64 for each of the {images} images"
         )
     if labels.min() < 0 or labels.max() >= len(classes):
         raise InputError(

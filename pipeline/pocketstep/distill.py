@@ -85,9 +85,7 @@ class KnowledgeTransfer:
             InputError: If the model is not the student, or this is called outside of a ``with`` block.
         """
         if model is not self.student or not self._hooks:
-            raise InputError(
-                "the transfer watches its student only, inside of `with transfer:`; train that one"
-            )
+            raise InputError("the transfer watches its student only, inside of `with transfer:`; train that one")
         with torch.no_grad():
             taught: Tensor = self.teacher(images)
         logits: Tensor = model(images)
@@ -156,6 +154,4 @@ def _check(teacher: ResidualNet, student: ResidualNet) -> None:
             "(as many groups, the same strides and image channels, no greater width)"
         )
     if above.classes > below.classes:
-        raise InputError(
-            f"the teacher knows {above.classes} classes, the student only {below.classes}: widen its head"
-        )
+        raise InputError(f"the teacher knows {above.classes} classes, the student only {below.classes}: widen its head")

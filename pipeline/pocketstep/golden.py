@@ -74,9 +74,7 @@ def record(
     recorder.call("statistics", labels=labelled["labels"], label_weights=labelled["label_weights"])
     recorder.call("solve")
     recorder.call("classify", blend=torch.ones(1))
-    zeros = {
-        spec.name: torch.zeros(spec.shape) for spec in signatures["score"].inputs if spec.source == "statistics"
-    }
+    zeros = {spec.name: torch.zeros(spec.shape) for spec in signatures["score"].inputs if spec.source == "statistics"}
     recorder.fresh.update(zeros)
     recorder.call("score", **_batch(model, signatures["score"].batch, samples, generator))
     masks = {s.name: s.shape for s in signatures["step"].inputs if s.name.startswith("mask.")}
@@ -92,9 +90,7 @@ def record(
     return recorder.to_bytes()
 
 
-def _batch(
-    model: LearningModel, batch: int, samples: Samples, generator: torch.Generator
-) -> dict[str, Tensor]:
+def _batch(model: LearningModel, batch: int, samples: Samples, generator: torch.Generator) -> dict[str, Tensor]:
     """Random samples with random labels, the last two rows padding, so that padding is part of the trace.
 
     Random labels keep every gradient far from zero: of a network that is always right, a single activation that

@@ -71,9 +71,7 @@ class ResidualBlock(nn.Module):
         """The block's present shape, read from its convolutions."""
         first, second = self.conv1, self.conv2
         projected = not isinstance(self.shortcut, nn.Identity)
-        return BlockShape(
-            first.in_channels, first.out_channels, second.out_channels, first.stride[0], projected
-        )
+        return BlockShape(first.in_channels, first.out_channels, second.out_channels, first.stride[0], projected)
 
 
 class ResidualNet(nn.Module):
@@ -147,11 +145,7 @@ class ResidualNet(nn.Module):
     @property
     def groups(self) -> list[nn.Sequential]:
         """``group1`` .. ``groupN``, in order."""
-        return [
-            m
-            for name, m in self.named_children()
-            if name.startswith("group") and isinstance(m, nn.Sequential)
-        ]
+        return [m for name, m in self.named_children() if name.startswith("group") and isinstance(m, nn.Sequential)]
 
     @property
     def blocks(self) -> list[list[ResidualBlock]]:
@@ -187,9 +181,7 @@ def load_network(path: str | Path) -> ResidualNet:
             model = ResidualNet.from_architecture(_parse(described))
         model.load_state_dict(tensors, assign=True)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise InputError(
-            f"cannot load a network from {path} ({error}): give a file that save_network wrote"
-        ) from error
+        raise InputError(f"cannot load a network from {path} ({error}): give a file that save_network wrote") from error
     return model.eval()
 
 
@@ -208,9 +200,7 @@ def _check(architecture: Architecture) -> None:
     sizes = [architecture.classes, architecture.in_channels, architecture.stem]
     sizes += [size for s in shapes for size in (s.inputs, s.middle, s.outputs, s.stride)]
     if not all(architecture.groups) or not shapes or any(type(size) is not int or size < 1 for size in sizes):
-        raise InputError(
-            f"cannot build {architecture}: every group needs a block, every size a positive number"
-        )
+        raise InputError(f"cannot build {architecture}: every group needs a block, every size a positive number")
     entry = architecture.stem
     for shape in shapes:
         kept = shape.stride == 1 and shape.inputs == shape.outputs

@@ -116,7 +116,7 @@ def is_trainable(node: fx.Node) -> bool:
     if node.target is not aten.convolution.default or not isinstance(node.args[1], fx.Node):
         return False
     kernel = node.args[1].meta["val"].shape
-    dense = node.args[8] == 1
+    dense = bool(node.args[8] == 1)
     return len(kernel) == 4 and kernel[2] * kernel[3] > 1 and (dense or is_depthwise(node))
 
 

@@ -64,9 +64,7 @@ def shallow(model: ResidualNet) -> ResidualNet:
     return student.to(next(model.parameters()).device).train(model.training)
 
 
-def thin(
-    model: M, images: Tensor, threshold: float, *, min_width: int = 4, round_to: int = 1
-) -> tuple[M, ThinReport]:
+def thin(model: M, images: Tensor, threshold: float, *, min_width: int = 4, round_to: int = 1) -> tuple[M, ThinReport]:
     """Removes as many filters per layer as are weak on an average image (Zhao et al. §3, equations 1 and 2).
 
     A filter is prunable for an image when the share of zeros in its activation map is at least ``threshold``
@@ -142,9 +140,7 @@ def _activations(model: nn.Module, images: Tensor) -> tuple[list[_Activation], s
     try:
         traced = fx.symbolic_trace(model)
     except (fx.proxy.TraceError, TypeError) as error:
-        raise InputError(
-            f"cannot thin: torch.fx does not trace this network ({error}); thin a part of it"
-        ) from error
+        raise InputError(f"cannot thin: torch.fx does not trace this network ({error}); thin a part of it") from error
     modules = dict(model.named_modules())
     recorder = _Recorder(traced)
     with torch.no_grad():
@@ -154,9 +150,7 @@ def _activations(model: nn.Module, images: Tensor) -> tuple[list[_Activation], s
         for node, shares in recorder.shares.items()
     ]
     if not any(layers for layers, _ in activations):
-        raise InputError(
-            "nothing to thin: no nn.ReLU module follows a convolution; use it in place of F.relu"
-        )
+        raise InputError("nothing to thin: no nn.ReLU module follows a convolution; use it in place of F.relu")
     return activations, _layers_behind(next(reversed(traced.graph.nodes)), modules, None)
 
 

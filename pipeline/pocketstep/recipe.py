@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
+
+import tomllib
 
 from pocketstep_device.errors import InputError
 
@@ -105,7 +106,7 @@ def load_recipe(path: str | Path) -> Recipe:
         raise InputError(f"there is no recipe {path}; give a .toml file, or 'digits'") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path} is no readable TOML file: {error}") from None
-    recipe = cast(Recipe, _parse(Recipe, {"name": file.stem, **content}, ""))
+    recipe = _parse(Recipe, {"name": file.stem, **content}, "")
     _check_ranges(recipe)
     return recipe
 

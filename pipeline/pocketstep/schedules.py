@@ -36,7 +36,12 @@ def schedules() -> dict[str, Any]:
         "auto": _schedule("the phase that does best on held-back samples", [SOLVE, NEW, REPLAY, AGAIN], 0.03),
         "closed-form": _schedule("streaming LDA on frozen features", [SOLVE], 1.0),
         "nearest-mean": _schedule(
-            "nearest class mean on frozen features", [{**SOLVE, "name": "nearest mean", "shrinkage": 1.0}], 1.0
+            "nearest class mean on frozen features",
+            [{**SOLVE, "name": "nearest mean", "shrinkage": 1.0}],
+            1.0,
+        ),
+        "centre-taps": _schedule(
+            "phases A and B, then the closed form on what they learned", [NEW, REPLAY, AGAIN], 1.0
         ),
         "replay": _schedule("phases A and B whatever the check says", [NEW, REPLAY], 1.0),
         "fine-tune": _schedule(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from pocketstep.compile.oracle import Oracle
 from pocketstep.compile.signatures import LearningModel
-from pocketstep.data import Dataset
+from pocketstep.data import Dataset, Images
 from pocketstep.networks import ResidualNet
 from pocketstep.training import evaluate
 from pocketstep_device.replay import CLOUD, Samples
@@ -20,7 +21,7 @@ NO_LOGIT = -30.0  # the teacher's logit for slots that it does not know: no prob
 
 
 @torch.no_grad()
-def encode(model: LearningModel, images: np.ndarray, batch: int = 256) -> Tensor:  # type: ignore[type-arg]
+def encode(model: LearningModel, images: Images, batch: int = 256) -> Tensor:
     """Latents of uint8 images (N, H, W, C) in code units, (N, h, w, c), by PyTorch."""
     oracle = Oracle(model)
     parts = [
@@ -30,7 +31,7 @@ def encode(model: LearningModel, images: np.ndarray, batch: int = 256) -> Tensor
     return torch.cat(parts)
 
 
-def codes(latents: Tensor) -> np.ndarray:  # type: ignore[type-arg]
+def codes(latents: Tensor) -> npt.NDArray[np.int8]:
     """As they are stored: int8."""
     return latents.round().clamp(-128, 127).to(torch.int8).numpy()
 

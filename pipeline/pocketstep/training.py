@@ -113,8 +113,7 @@ def fit(
         mean_loss, accuracy = _epoch(model, feed, loss or cross_entropy, optimiser, schedule)
         if not math.isfinite(mean_loss):
             raise CheckFailedError(
-                f"{stage} diverged in epoch {epoch} (loss {mean_loss}): "
-                f"lower the learning rate of {learning_rate}"
+                f"{stage} diverged in epoch {epoch} (loss {mean_loss}): lower the learning rate of {learning_rate}"
             )
         history.epochs.append(Progress(stage, epoch, epochs, mean_loss, accuracy))
         if on_progress:

@@ -87,9 +87,7 @@ _MANIFEST: dict[str, Any] = {
         }
     },
     "cost": {"step.forward_passes": 1.4},
-    "runtimes": {
-        "litert": {"file": "program.tflite", "versions": {"litert": "2.3.0"}, "delegated": {"step": 1}}
-    },
+    "runtimes": {"litert": {"file": "program.tflite", "versions": {"litert": "2.3.0"}, "delegated": {"step": 1}}},
 }
 
 

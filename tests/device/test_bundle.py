@@ -231,9 +231,7 @@ def test_cut_or_changed_zip_never_gives_other_content(zipped: Path) -> None:
             Bundle.open(zipped)
 
 
-def test_zip_is_deterministic_and_leaves_unlisted_files_out(
-    folder: Path, zipped: Path, tmp_path: Path
-) -> None:
+def test_zip_is_deterministic_and_leaves_unlisted_files_out(folder: Path, zipped: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     (tmp_path / "copy" / "unlisted").write_text("x")
     zip_bundle(tmp_path / "copy", tmp_path / "copy.zip")
@@ -273,9 +271,7 @@ def test_empty_folder_is_replaced_and_others_are_not(folder: Path, tmp_path: Pat
     Bundle.open(folder)
 
 
-def test_failed_write_leaves_the_old_bundle(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_write_leaves_the_old_bundle(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = Bundle.open(folder).digest
     with pytest.raises(BundleError, match=r"runtimes\.litert\.file"):
         write_bundle(folder, fake_manifest(), {"other": b""})

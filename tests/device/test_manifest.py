@@ -56,15 +56,11 @@ def test_names_in_any_script() -> None:
 
 def test_newer_version_comes_before_everything_else() -> None:
     newer = {"format": "pocketstep-bundle", "version": 2, "something": "else"}
-    with pytest.raises(
-        BundleError, match="made by a newer pocketstep; update pocketstep-device or rebuild the bundle"
-    ):
+    with pytest.raises(BundleError, match="made by a newer pocketstep; update pocketstep-device or rebuild the bundle"):
         parse(newer)
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"[]", b"{}", b'{"format": "zip"}', b"{" * 100_000, b" " * (MAX_MANIFEST + 1)]
-)
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"format": "zip"}', b"{" * 100_000, b" " * (MAX_MANIFEST + 1)])
 def test_no_manifest(data: bytes) -> None:
     with pytest.raises(BundleError):
         Manifest.parse(data)

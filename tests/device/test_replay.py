@@ -63,9 +63,7 @@ def test_crash_between_chunk_and_snapshot_leaves_the_old_state(tmp_path: Path) -
     assert_same(make(tmp_path).load(chunks, snapshot.tensors), samples)
     (tmp_path / ".latents-0123456789ab.safetensors.tmp").write_bytes(b"cut")
     make(tmp_path).collect_garbage(chunks)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        [chunks[0].name, "snapshot-000001.safetensors"]
-    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([chunks[0].name, "snapshot-000001.safetensors"])
 
 
 def test_garbage_that_cannot_be_removed_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,9 +223,7 @@ def test_full_disk_is_named_and_leaves_no_temporary(
     before = names(folder)
     with monkeypatch.context() as patch:
         Interruption(patch, OSError(errno.ENOSPC, "No space left on device")).fail_at = 3
-        with pytest.raises(
-            StateError, match=r"snapshot-000003\S+ can't be written \(No space left .* Free some"
-        ):
+        with pytest.raises(StateError, match=r"snapshot-000003\S+ can't be written \(No space left .* Free some"):
             store.save(tensors(3), {"value": 3})
     assert names(folder) == before
 
@@ -293,9 +291,7 @@ def test_read_only_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_is(again(folder).load(), 2)
 
 
-def test_old_snapshot_that_cannot_be_removed_is_noted(
-    store: StateStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_snapshot_that_cannot_be_removed_is_noted(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
     unlink = Path.unlink
 
     def refuse(self: Path, missing_ok: bool = False) -> None:
@@ -321,9 +317,7 @@ def test_lock_keeps_other_processes_out_until_they_end(folder: Path) -> None:
         "FolderLock(Path(sys.argv[1])).__enter__(); print('held', flush=True); sys.stdin.read()"
     )
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(folder)], stdin=pipe, stdout=pipe, text=True
-    ) as other:
+    with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdin=pipe, stdout=pipe, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with pytest.raises(StateError, match="in use by another process"), FolderLock(folder):

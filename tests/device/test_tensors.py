@@ -35,9 +35,7 @@ arrays = st.sampled_from(DTYPES).flatmap(
 )
 names = st.text(st.characters(codec="utf-8"), max_size=20).filter(lambda name: name != "__metadata__")
 tensor_dicts = st.dictionaries(names, arrays, max_size=5)
-metadatas = st.dictionaries(
-    st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8")), max_size=3
-)
+metadatas = st.dictionaries(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8")), max_size=3)
 
 
 def assert_same(left: dict[str, Any], right: dict[str, Any]) -> None:
@@ -125,9 +123,7 @@ MALFORMED = {
     "long integer": raw(b'{"a":' + b"1" * 10_000 + b"}"),
     "NaN in the header": raw(b'{"a": NaN}'),
     "duplicate tensor": raw(b'{"a": %b, "a": %b}' % ((json.dumps(entry()).encode(),) * 2), F4),
-    "duplicate key": raw(
-        b'{"a": {"dtype": "F32", "dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', F4
-    ),
+    "duplicate key": raw(b'{"a": {"dtype": "F32", "dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', F4),
     "metadata is a list": raw({"__metadata__": []}),
     "metadata of numbers": raw({"__metadata__": {"a": 1}}),
     "tensor is a number": raw({"a": 1}),

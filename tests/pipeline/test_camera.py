@@ -52,9 +52,7 @@ def test_dim_is_darker():
     assert shot.mean() < 0.6 * GREY.mean()
 
 
-@pytest.mark.parametrize(
-    "settings", [{"gamma": 0}, {"gain": -1}, {"cast": ()}, {"blur": -1}, {"noise": float("nan")}]
-)
+@pytest.mark.parametrize("settings", [{"gamma": 0}, {"gain": -1}, {"cast": ()}, {"blur": -1}, {"noise": float("nan")}])
 def test_impossible_cameras_are_refused(settings):
     with pytest.raises(InputError):
         Camera(**settings)

@@ -83,9 +83,7 @@ def test_cosine_and_pairs_against_a_naive_loop():
                 (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum())
                 for a, b in zip(taught.numpy().astype(float), wide, strict=True)
             ]
-            assert similarity(taught, pad_channels(learnt, 6)).item() == pytest.approx(
-                np.mean(cosines), rel=1e-5
-            )
+            assert similarity(taught, pad_channels(learnt, 6)).item() == pytest.approx(np.mean(cosines), rel=1e-5)
             if np.mean(cosines) > best:
                 best, expected = np.mean(cosines), (k, j)
     assert expected == (2, 1)
@@ -146,9 +144,7 @@ def test_a_student_may_know_more_classes(teacher, student, images, labels):
     wide = ResidualNet(5, widths=(4, 8), blocks=1)
     with KnowledgeTransfer(teacher, wide, (1, 0, 0)) as transfer:
         value = transfer(wide, images, labels)
-    assert value.item() == pytest.approx(
-        logit_distance(teacher(images), wide(images)[:, :3]).item(), rel=1e-4
-    )
+    assert value.item() == pytest.approx(logit_distance(teacher(images), wide(images)[:, :3]).item(), rel=1e-4)
 
 
 def test_fit_with_transfer_brings_the_student_nearer(teacher, student):

@@ -83,9 +83,7 @@ def test_weights_of_other_shapes_are_refused(tmp_path):
     model = ResidualNet(3, widths=(4,), blocks=1)
     description = {"classes": 3, "in_channels": 1, "stem": 8, "groups": [[[8, 8, 8, 1, False]]]}
     keys = ("inputs", "middle", "outputs", "stride", "projected")
-    description["groups"] = [
-        [dict(zip(keys, shape, strict=True)) for shape in g] for g in description["groups"]
-    ]
+    description["groups"] = [[dict(zip(keys, shape, strict=True)) for shape in g] for g in description["groups"]]
     save_file(model.state_dict(), path, metadata={"architecture": json.dumps(description)})
     with pytest.raises(InputError, match="size mismatch"):
         load_network(path)

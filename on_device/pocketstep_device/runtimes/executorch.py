@@ -20,9 +20,7 @@ class ExecuTorchProgram:
             import torch
             from executorch.extension.pybindings import portable_lib
         except ImportError:
-            raise MissingToolError(
-                "ExecuTorch is not installed; pip install 'pocketstep-device[executorch]'"
-            ) from None
+            raise MissingToolError("ExecuTorch is not installed; pip install 'pocketstep-device[executorch]'") from None
         self._from_numpy: Any = torch.from_numpy
         threadpool = getattr(portable_lib, "_threadpool_set_num_threads", None)
         if threadpool is None:

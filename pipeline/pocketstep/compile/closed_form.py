@@ -22,8 +22,8 @@ def unit(x: Tensor) -> Tensor:
 def joined_features(latent: Tensor, features: Tensor, cells: int, origin: Tensor) -> Tensor:
     """Penultimate features (B, D) joined with the latent (B, h, w, c) pooled over a grid: (B, D + cells^2 c).
 
-    ``origin`` (D + cells^2 c,), the cloud's mean, is subtracted: a discriminant does not depend on it, but without it the
-    covariance is a small difference of large sums, which costs a digit of fp32.
+    ``origin`` (D + cells^2 c,), the cloud's mean, is subtracted: a discriminant does not depend on it, but without it
+    the covariance is a small difference of large sums, which costs a digit of fp32.
     """
     return torch.cat([unit(features), unit(grid_pool(latent, cells))], 1) - origin
 

@@ -66,7 +66,8 @@ def lower(signature: Signature) -> Graph:
         return tuple(values[name] for name in outputs)
 
     inputs = examples(signature)
-    traced = make_fx(function, decomposition_table=get_decompositions(BACKWARD_OPERATORS))(*inputs)
+    table: Any = get_decompositions(BACKWARD_OPERATORS)
+    traced = make_fx(function, decomposition_table=table)(*inputs)
     simplify(traced)
     with torch.no_grad():
         exported = torch.export.export(_Program(traced), inputs, strict=False)

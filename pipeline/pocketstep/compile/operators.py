@@ -170,7 +170,15 @@ class Convolution:
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, I) to (B, H', W', O)."""
         y = aten.convolution(
-            to_nchw(x), self.kernel, self.bias, self.stride, self.padding, self.dilation, False, [0, 0], self.groups
+            to_nchw(x),
+            self.kernel,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            False,
+            [0, 0],
+            self.groups,
         )
         return to_nhwc(y)
 
@@ -185,9 +193,7 @@ class Convolution:
         if top or left:
             g = g[:, top : g.shape[1] - top, left : g.shape[2] - left]
         pad = [max(0, p) for p in pad]
-        back = aten.convolution(
-            to_nchw(g), self.flipped, None, [1, 1], pad, self.dilation, False, [0, 0], self.groups
-        )
+        back = aten.convolution(to_nchw(g), self.flipped, None, [1, 1], pad, self.dilation, False, [0, 0], self.groups)
         return to_nhwc(back)
 
 

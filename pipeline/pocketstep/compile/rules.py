@@ -47,69 +47,77 @@ def _pair(values: Sequence[int]) -> op.Pair:
 @rule(aten.convolution.default)
 def convolution(walk: Walk, node: fx.Node) -> Tensor:
     """A frozen kernel as it is; a centre tap as ring and product; all taps as one product of columns."""
-    x, weight, _, stride, padding, dilation, _, _, groups = node.args
+    arguments: Any = node.args
+    x, weight, _, stride, padding, dilation, _, _, groups = arguments
     value = walk.value(x)
-    parameter = walk.plan.parameters[walk.network.names[weight.name]]  # type: ignore[union-attr]
-    geometry = _pair(stride), _pair(padding)  # type: ignore[arg-type]
+    parameter = walk.plan.parameters[walk.network.names[weight.name]]
+    geometry = _pair(stride), _pair(padding)
     if parameter.role == "full":
         height, width = parameter.shape[2:]
-        columns = op.Columns.apply(value, (height, width), *geometry)  # type: ignore[no-untyped-call]
+        columns = op.Columns.apply(value, (height, width), *geometry)
         bias = walk.network.constant(node.args[2])
-        result: Tensor = op.CentreProduct.apply(columns, walk.trainable(parameter))  # type: ignore[no-untyped-call]
+        result: Tensor = op.CentreProduct.apply(columns, walk.trainable(parameter))
         return result if bias is None else result + bias
-    fixed = walk.convolution(node, *geometry, _pair(dilation), int(groups))  # type: ignore[arg-type, call-overload]
-    result = op.ConstantConvolution.apply(value, fixed)  # type: ignore[no-untyped-call]
+    fixed = walk.convolution(node, *geometry, _pair(dilation), int(groups))
+    result = op.ConstantConvolution.apply(value, fixed)
     if parameter.role == "centre":
-        tap = value if geometry[0] == (1, 1) else op.Subsample.apply(value, geometry[0])  # type: ignore[no-untyped-call]
+        tap = value if geometry[0] == (1, 1) else op.Subsample.apply(value, geometry[0])
         trained = walk.trainable(parameter)
         centre = op.CentreScale if trained.dim() == 1 else op.CentreProduct
-        result = result + centre.apply(tap, trained)  # type: ignore[no-untyped-call]
+        result = result + centre.apply(tap, trained)
     return result
 
 
 @rule(aten.relu.default, aten.hardtanh.default)
 def clip(walk: Walk, node: fx.Node) -> Tensor:
     """ReLU, and ReLU6 as the hard tanh from zero."""
-    top = float(node.args[2]) if len(node.args) > 2 else None  # type: ignore[arg-type]
-    result: Tensor = op.Clip.apply(walk.value(node.args[0]), top)  # type: ignore[no-untyped-call]
+    arguments: Any = node.args
+    top = float(arguments[2]) if len(arguments) > 2 else None
+    result: Tensor = op.Clip.apply(walk.value(node.args[0]), top)
     return result
 
 
 @rule(aten.add.Tensor)
 def add(walk: Walk, node: fx.Node) -> Tensor:
     """A residual sum, or a shift by a constant a channel."""
-    return walk.operand(node.args[0], rank(node)) + walk.operand(node.args[1], rank(node))
+    first, second = (walk.operand(argument, rank(node)) for argument in node.args[:2])
+    total: Tensor = first + second
+    return total
 
 
 @rule(aten.mul.Tensor)
 def multiply(walk: Walk, node: fx.Node) -> Tensor:
     """A gate, or a scale by a constant a channel."""
-    return walk.operand(node.args[0], rank(node)) * walk.operand(node.args[1], rank(node))
+    first, second = (walk.operand(argument, rank(node)) for argument in node.args[:2])
+    gated: Tensor = first * second
+    return gated
 
 
 @rule(aten.mean.dim)
 def mean(walk: Walk, node: fx.Node) -> Tensor:
     """Over any dimensions; global average pooling is (2, 3)."""
-    x, dims = node.args[:2]
-    keep = bool(node.args[2]) if len(node.args) > 2 else False
+    arguments: Any = node.args
+    x, dims = arguments[:2]
+    keep = bool(arguments[2]) if len(arguments) > 2 else False
     value = walk.value(x)
     if rank(x) != 4:
-        return value.mean(dims, keepdim=keep)  # type: ignore[arg-type]
-    nhwc = sorted(NHWC_DIMENSION[d % 4] for d in dims)  # type: ignore[union-attr, operator]
+        return value.mean(dims, keepdim=keep)
+    nhwc = sorted(NHWC_DIMENSION[d % 4] for d in dims)
     if nhwc != [1, 2]:
         return value.mean(nhwc, keepdim=keep)
-    pooled: Tensor = op.Pool.apply(value)  # type: ignore[no-untyped-call]
+    pooled: Tensor = op.Pool.apply(value)
     return pooled.reshape(value.shape[0], 1, 1, value.shape[3]) if keep else pooled
 
 
 @rule(aten.view.default, aten._unsafe_view.default)
 def view(walk: Walk, node: fx.Node) -> Tensor:
     """Flattening; a feature map goes back to NCHW first, unless it is one pixel and the order is the same."""
-    x, shape = node.args[:2]
+    arguments: Any = node.args
+    x, shape = arguments[:2]
     value = walk.value(x)
     if rank(x) == 4 and value.shape[1] * value.shape[2] > 1:
         value = op.to_nchw(value)
-    return value.reshape([value.shape[0], *shape[1:]])  # type: ignore[index, misc]
+    return value.reshape([value.shape[0], *shape[1:]])
 
 
 @rule(aten.clone.default, aten.alias.default, aten.detach.default)
@@ -121,12 +129,13 @@ def identity(walk: Walk, node: fx.Node) -> Tensor:
 @rule(aten.addmm.default)
 def linear(walk: Walk, node: fx.Node) -> Tensor:
     """A linear layer; the head's rows are trained, with room for spare classes."""
-    bias, x, transposed = node.args[:3]
-    weight_node = transposed.args[0]  # type: ignore[union-attr]
+    arguments: Any = node.args
+    bias, x, transposed = arguments[:3]
+    weight_node = transposed.args[0]
     value = walk.value(x)
     if node is walk.plan.head:
-        logits = op.Matrix.apply(value, walk.state["head.weight"])  # type: ignore[no-untyped-call]
-        shifted: Tensor = op.Shift.apply(logits, walk.state["head.bias"])  # type: ignore[no-untyped-call]
+        logits = op.Matrix.apply(value, walk.state["head.weight"])
+        shifted: Tensor = op.Shift.apply(logits, walk.state["head.bias"])
         return shifted
     return torch.nn.functional.linear(value, walk.constant(weight_node), walk.constant(bias))
 
@@ -134,4 +143,5 @@ def linear(walk: Walk, node: fx.Node) -> Tensor:
 @rule(aten.permute.default)
 def permute(walk: Walk, node: fx.Node) -> Tensor:
     """The transpose in front of a product, of a constant; the linear rule looks through it."""
-    return walk.constant(node.args[0]).permute(node.args[1])  # type: ignore[arg-type]
+    arguments: Any = node.args
+    return walk.constant(arguments[0]).permute(arguments[1])

@@ -207,9 +207,7 @@ def solve(model: LearningModel) -> Signature:
     """Statistics -> closed-form head."""
 
     def function(v: Values) -> dict[str, Tensor]:
-        weight, bias = closed_form.discriminant(
-            v["count"], v["total"], v["second"], v["class_mask"], v["shrinkage"]
-        )
+        weight, bias = closed_form.discriminant(v["count"], v["total"], v["second"], v["class_mask"], v["shrinkage"])
         return {"closed.weight": weight, "closed.bias": bias}
 
     inputs = [

@@ -203,5 +203,7 @@ def _new_constant(network: Network, name: str, value: Tensor) -> fx.Node:
 def _required(network: Network, argument: object) -> Tensor:
     value = network.constant(argument)
     if value is None:
-        raise InputError("a batch norm's statistics are computed by the network itself; only constant ones can be folded")
+        raise InputError(
+            "a batch norm's statistics are computed by the network itself; only constant ones can be folded"
+        )
     return value

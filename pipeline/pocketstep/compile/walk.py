@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -67,10 +68,10 @@ class Walk:
         assert isinstance(argument, fx.Node), argument
         return self.network.constants[argument.name]
 
-    def operand(self, argument: object, rank: int) -> Tensor | float:
-        """An operand of an elementwise operator: a constant (C, 1, 1) beside a feature map becomes (C,)."""
+    def operand(self, argument: Any, rank: int) -> Any:
+        """An elementwise operator's operand, tensor or number: a constant (C, 1, 1) beside a map becomes (C,)."""
         if not isinstance(argument, fx.Node):
-            return float(argument)  # type: ignore[arg-type]
+            return float(argument)
         value = self.value(argument)
         if argument.name in self.network.constants and rank == 4 and value.dim() >= 3:
             return value.reshape(value.shape[-3])

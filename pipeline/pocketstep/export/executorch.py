@@ -14,7 +14,6 @@ HEAVY = ("convolution", "bmm", "mm.default", "linear")  # never on a reference k
 
 def load_libraries() -> None:
     """Imports what the export needs, ahead of time."""
-    import executorch.exir
     from executorch.backends.xnnpack.partition import xnnpack_partitioner  # noqa: F401
 
 

@@ -1,0 +1,5 @@
+"""``python -m pocketstep`` is ``pocketstep``."""
+
+from pocketstep.cli import main
+
+main()

@@ -1,0 +1,102 @@
+"""What people see while they wait: one rich status line, and tables at the end."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import rich.console
+
+    from pocketstep.training import Progress
+
+
+class Console:
+    """Progress on stderr, so that stdout stays for results; silent with ``quiet``."""
+
+    def __init__(self, quiet: bool = False):
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._rich: rich.console.Console = RichConsole(stderr=True, quiet=quiet)
+        self._bar = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
+            console=self._rich, transient=True,
+        )  # fmt: skip
+        self._task = self._bar.add_task("starting", total=None)
+        self._start = time.monotonic()
+
+    def __enter__(self) -> Console:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def stage(self, text: str) -> None:
+        """A new stage without a known length."""
+        self._line(text)
+        self._bar.reset(self._task, description=text, total=None)
+
+    def training(self, progress: Progress) -> None:
+        """An epoch is done."""
+        text = f"{progress.stage}: loss {progress.loss:.3f}, accuracy {progress.accuracy:.1%}"
+        if progress.epoch == 1:
+            self._bar.reset(self._task, total=progress.epochs)
+        self._bar.update(self._task, description=text, completed=progress.epoch, total=progress.epochs)
+        if progress.epoch == progress.epochs:
+            self._line(text)
+
+    def exported(self, runtime: str, seconds: float) -> None:
+        """A program file is done."""
+        self._line(f"exported to {runtime} in {seconds:.0f} s")
+
+    def _line(self, text: str) -> None:
+        self._rich.print(f"[dim]{time.monotonic() - self._start:6.1f} s[/dim]  {text}", highlight=False)
+
+
+def results_table(results: dict[str, Any]) -> Any:
+    """The demo's outcome as a rich table, a row a method, columns of every runtime."""
+    from rich.table import Table
+
+    table = Table(title=f"learning '{results['new_class']}' from {results['observed']} images", title_justify="left")
+    for name in ("runtime", "method", "old classes", "new class", "per class", "forgotten", "seconds", "MiB"):
+        table.add_column(name, justify="left" if name in ("runtime", "method") else "right")
+    for runtime, result in results["runtimes"].items():
+        before = result["act1"]["before"]
+        table.add_row(runtime, "before", _percent(before["old"]), _percent(before["new"]), _percent(before["mean"]))
+        for row in result["act1"]["rows"]:
+            table.add_row(
+                runtime, _title(row), *(_percent(row[key]) for key in ("old", "new", "mean", "forgetting")),
+                f"{row['seconds']:.2f}", f"{row['peak_memory_mb']:.0f}",
+            )  # fmt: skip
+    return table
+
+
+def camera_table(results: dict[str, Any]) -> Any:
+    """The second act as a rich table."""
+    from rich.table import Table
+
+    first = next(iter(results["runtimes"].values()))["act2"]
+    title = f"the same device under another camera ('{first['camera']}'), {first['images_per_class']} images a class"
+    table = Table(title=title, title_justify="left")
+    for name in ("runtime", "method", "other camera", "original camera", "seconds"):
+        table.add_column(name, justify="left" if name in ("runtime", "method") else "right")
+    for runtime, result in results["runtimes"].items():
+        before = result["act2"]["before"]
+        table.add_row(runtime, "before", _percent(before["shifted"]), _percent(before["original"]))
+        for row in result["act2"]["rows"]:
+            shifted, original = _percent(row["shifted"]), _percent(row["original"])
+            table.add_row(runtime, _title(row), shifted, original, f"{row['seconds']:.2f}")
+    return table
+
+
+def _title(row: dict[str, Any]) -> str:
+    return f"auto: {row['chosen'] or 'rolled back'}" if row["method"] == "auto" else str(row["title"])
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}"

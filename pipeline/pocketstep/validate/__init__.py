@@ -1,0 +1,1 @@
+"""Replays a bundle's golden trace where it shall run, and says what it saw."""

@@ -1,0 +1,28 @@
+# Sourced by the other scripts: makes the environments, once for each state of the pins.
+set -euo pipefail
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cd "$ROOT"
+
+find_uv() { # uv where it is, else from pip, in an environment of its own
+    if command -v uv >/dev/null; then UV=uv; return; fi
+    UV="$ROOT/.venv-tools/bin/uv"
+    [ -x "$UV" ] && return
+    echo "installing uv" >&2
+    python3 -m venv "$ROOT/.venv-tools" && "$ROOT/.venv-tools/bin/pip" install --quiet uv
+}
+
+environment() { # environment FOLDER LOCK PACKAGE... : an environment with the locked versions and our packages
+    local folder="$1" lock="$2" stamp; shift 2
+    stamp="$(cat "$lock" pyproject.toml on_device/pyproject.toml | sha256sum) $ROOT $*"
+    [ -f "$folder/stamp" ] && [ "$(cat "$folder/stamp")" = "$stamp" ] && return
+    find_uv
+    echo "making $folder (once)" >&2
+    "$UV" venv --quiet --clear --python "$(command -v python3)" "$folder"
+    VIRTUAL_ENV="$folder" "$UV" pip install --quiet --compile-bytecode --requirement "$lock"
+    VIRTUAL_ENV="$folder" "$UV" pip install --quiet --no-deps "$@"
+    echo "$stamp" >"$folder/stamp"
+}
+
+cloud_environment() { environment "$ROOT/.venv" scripts/requirements.txt --editable . --editable on_device; }
+
+device_environment() { environment "$ROOT/.venv-device" scripts/requirements-device.txt ./on_device; }
