@@ -48,9 +48,7 @@ def _build(target: Path) -> Path:
     from pocketstep.training import fit, prepare
 
     recipe = load_recipe("digits")
-    recipe = replace(
-        recipe, teacher=replace(recipe.teacher, epochs=6), transfer=replace(recipe.transfer, epochs=6)
-    )
+    recipe = replace(recipe, teacher=replace(recipe.teacher, epochs=6), transfer=replace(recipe.transfer, epochs=6))
     with Exporters(["executorch", "litert", "coreml"]) as exporters:
         train, _ = load_digits(recipe.data.size, recipe.data.seed)
         cloud = train.select(train.classes[: recipe.data.cloud_classes])
@@ -95,9 +93,7 @@ def open_learner(bundle_path: Path, tmp_path: Path) -> Iterator[OpenLearner]:
 
     with ExitStack() as stack:
 
-        def opened(
-            bundle: Path = bundle_path, state: Path = tmp_path / "state", runtime: str = "litert"
-        ) -> Learner:
+        def opened(bundle: Path = bundle_path, state: Path = tmp_path / "state", runtime: str = "litert") -> Learner:
             return stack.enter_context(Learner.open(bundle, state, runtime))
 
         yield opened

@@ -82,9 +82,10 @@ class ReplayRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All of it."""
+    """All of it; ``threads`` is what training uses (0: all cores)."""
 
     name: str
+    threads: int
     data: DataRecipe
     teacher: TeacherRecipe
     compress: CompressRecipe
@@ -114,6 +115,7 @@ def load_recipe(path: str | Path) -> Recipe:
 def _check_ranges(recipe: Recipe) -> None:
     """What would otherwise fail minutes later."""
     bounds = {
+        "threads": (recipe.threads, 0, 1024),
         "data.cloud_classes": (recipe.data.cloud_classes, 2, 100_000),
         "compress.threshold": (recipe.compress.threshold, 0.5, 1.0),
         "plan.spare_classes": (recipe.plan.spare_classes, 1, 10_000),

@@ -29,7 +29,7 @@ SETTINGS = {
     "ytick.color": INK,
     "xtick.labelsize": 10,
 }
-WIDTH = 360
+WIDTH = 320
 """Width of a plot in its own units; also about the narrowest phone in CSS pixels, so text stays readable there."""
 
 
@@ -129,7 +129,7 @@ def _bars(labels: Sequence[str], before: Sequence[float], after: Sequence[float]
     """Two bars a label, fractions as percentages; the last label is the new class."""
     short = [label if len(label) <= 14 else f"{label[:13]}…" for label in labels]
     left = 18 + 7 * max(len(label) for label in short)
-    figure, axes = _canvas(len(labels), 26, left, 92)
+    figure, axes = _canvas(len(labels), 26, left, 86)
     rows = range(len(labels))
     colours = [OLD] * (len(labels) - 1) + [NEW]
     axes.barh([row - 0.19 for row in rows], [100 * value for value in before], 0.34, color=BEFORE)
@@ -145,7 +145,7 @@ def _dumbbells(rows: Sequence[tuple[str, float, float]]) -> Any:
     figure, axes = _canvas(len(rows), 38, 12, 16)
     axes.set_yticks([])
     for row, (label, old, new) in enumerate(rows):
-        axes.text(0, row - 0.2, label if len(label) <= 40 else f"{label[:39]}…")
+        axes.text(0, row - 0.2, label if len(label) <= 32 else f"{label[:31]}…")
         axes.text(87, row - 0.2, _points(old), ha="right", color=OLD)
         axes.text(100, row - 0.2, _points(new), ha="right", color=NEW)
         axes.plot([100 * old, 100 * new], [row + 0.15] * 2, color=BEFORE, linewidth=3)
@@ -175,7 +175,7 @@ def _inline(figure: Any, title: str, prefix: str) -> Markup:
     figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     svg = re.sub(r"<defs>\s*<style.*?</defs>", "", file.getvalue(), count=1, flags=re.DOTALL)
     svg = re.sub(r"(\bid=\"|href=\"#|url\(#)", rf"\1{prefix}-", svg)
-    svg = re.sub(r"(font: [\d.]+px) [^;\"]+", r"\1 var(--sans)", svg)
+    svg = re.sub(r"font-family: [^;\"]+;", "", svg)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
     view = re.search(r'<svg [^>]*viewBox="([^"]+)"[^>]*>', svg)

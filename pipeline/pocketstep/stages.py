@@ -54,13 +54,15 @@ class Trained:
 
 
 def load_material(recipe: Recipe) -> Material:
-    """The recipe's data.
+    """The recipe's data; training uses the recipe's threads from here on.
 
     Raises:
         InputError: unknown data set, or fewer classes than the cloud shall know plus one.
     """
     if recipe.data.name != "digits":
         raise InputError(f"the recipe's data.name is '{recipe.data.name}'; this version embeds 'digits' only")
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
     train, test = load_digits(recipe.data.size, recipe.data.seed)
     if recipe.data.cloud_classes >= len(train.classes):
         raise InputError(

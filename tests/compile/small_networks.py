@@ -72,10 +72,6 @@ def learning_model(net: nn.Module, preset: Preset, cut: str | None, cells: int =
     latent = Walk(network, plan, Kernels(), {}).prefix(images).detach()
     shape = (latent.shape[1], latent.shape[2], latent.shape[3])
     quantisation = Quantisation.of(latent)
-    model = LearningModel(
-        network, plan, quantisation, (0.4,), (0.3,), (SIZE, SIZE, 1), shape, cells, torch.zeros(())
-    )
+    model = LearningModel(network, plan, quantisation, (0.4,), (0.3,), (SIZE, SIZE, 1), shape, cells, torch.zeros(()))
     origin = torch.randn(model.closed_size, generator=torch.Generator().manual_seed(1)) * 0.1
-    return LearningModel(
-        network, plan, quantisation, (0.4,), (0.3,), (SIZE, SIZE, 1), shape, cells, origin
-    )
+    return LearningModel(network, plan, quantisation, (0.4,), (0.3,), (SIZE, SIZE, 1), shape, cells, origin)

@@ -206,9 +206,7 @@ def test_cross_entropy(batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     one_hot = F.one_hot(labels, len(mask)).double()
     ours = losses.CrossEntropy.apply(logits, one_hot, mask, weights)
     present = logits.masked_fill(mask == 0, float("-inf"))
-    assert_same(
-        ours, weighted_mean(F.cross_entropy(present, labels, reduction="none"), weights), {"logits": logits}
-    )
+    assert_same(ours, weighted_mean(F.cross_entropy(present, labels, reduction="none"), weights), {"logits": logits})
 
 
 @FEW

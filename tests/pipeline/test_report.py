@@ -52,7 +52,7 @@ def runtime(seconds: float) -> dict[str, Any]:
         "golden": {"worst": 3.1e-6, "tolerance": 1e-4, "calls": 14, "by_signature": {**errors, "step": 3.1e-6}},
         "timing": {"encode_ms": 1.5, "classify_ms": 0.4, "step_ms": 2.25, "forward_passes": 1.18, "batch": 32},
         "act1": {
-            "before": {"per_class": {c: 0.992 for c in digits[:9]}, "old": 0.992, "new": math.nan},
+            "before": {"per_class": dict.fromkeys(digits[:9], 0.992), "old": 0.992, "new": math.nan},
             "rows": rows,
             "restart": {"old": 0.992, "new": 0.951, "same": True},
         },
@@ -130,11 +130,10 @@ def written(results: dict[str, Any], folder: Path) -> Page:
 def test_the_figures_are_on_the_page(results: dict[str, Any], tmp_path: Path):
     page = written(results, tmp_path)
     assert "Learned “9” from 100 images in 2.0 s on LiteRT: 95.1 % on it, old classes 99.2 % → 99.2 %" in page.text
-    shown = ["41.2 MiB", "1.18", "3.1e-06", "741 KiB", "272 k", "12.3 M", "52.3 %", "1.00 KiB", "16×16×3×3", "✂ cut"]
-    shown += ["99.2 → 95.1", "4.3", "94.3", "Made-up CPU", "numpy 2.4.6", "21 ms", "agrees", "PyTorch not imported"]
-    assert [figure for figure in shown if figure not in page.text] == ["99.2 → 95.1"]
-    assert "99.2 → 99.2" in page.text
-    assert page.source.count("<svg viewBox") - page.source.count('class="kernel"') >= 6
+    shown = ["41.2 MiB", "1.18", "3.1e-06", "742 KiB", "272 k", "12.3 M", "52.3 %", "1.00 KiB", "16×16×3×3", "✂ cut"]
+    shown += ["99.2 → 99.2", "4.3", "94.3", "Made-up CPU", "numpy 2.4.6", "21 ms", "agrees", "PyTorch not imported"]
+    assert [figure for figure in shown if figure not in page.text] == []
+    assert page.source.count("<svg viewBox") == 1 + 3 + 3
 
 
 def test_nothing_is_loaded_from_elsewhere(results: dict[str, Any], tmp_path: Path):

@@ -12,24 +12,28 @@ from pocketstep_device.errors import BundleError, MissingToolError
 from pocketstep_device.runtimes import Array
 
 
+def _binding() -> Any:
+    """The native module; its public face ``portable_lib`` also imports the whole compiler, which takes seconds."""
+    try:
+        import torch  # noqa: F401  the native module links against its libraries
+        from executorch.extension.pybindings import _C
+    except ImportError:
+        raise MissingToolError("ExecuTorch is not installed; pip install 'pocketstep-device[executorch]'") from None
+    return _C
+
+
 class ExecuTorchProgram:
     """A ``.pte`` file; the buffer is kept, because the module does not own it."""
 
     def __init__(self, bundle: Bundle, file: str, threads: int):
-        try:
-            import torch
-            from executorch.extension.pybindings import portable_lib
-        except ImportError:
-            raise MissingToolError("ExecuTorch is not installed; pip install 'pocketstep-device[executorch]'") from None
+        binding = _binding()
+        import torch
+
         self._from_numpy: Any = torch.from_numpy
-        threadpool = getattr(portable_lib, "_threadpool_set_num_threads", None)
-        if threadpool is None:
-            torch.set_num_threads(threads)
-        else:
-            threadpool(threads)
+        binding._unsafe_reset_threadpool(threads)
         self._content = bundle.read(file)
         try:
-            self._module: Any = portable_lib._load_for_executorch_from_buffer(self._content)
+            self._module: Any = binding._load_for_executorch_from_buffer(self._content)
         except RuntimeError as error:
             raise BundleError(f"ExecuTorch cannot load {file}: {error}. Build the bundle again") from error
 

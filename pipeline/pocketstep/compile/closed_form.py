@@ -46,16 +46,15 @@ def accumulate(
     )
 
 
-def inverse(a: Tensor) -> Tensor:
+def inverse(a: Tensor, eye: Tensor) -> Tensor:
     """Inverse of a symmetric positive definite (n, n) matrix by Newton-Schulz: X <- X (2 I - A X), products only.
 
     Starts at I / ||A||_F, which converges because every eigenvalue of A X then lies in (0, 1].
     """
     size = a.shape[0]
-    twice = frozen(lambda: 2.0 * torch.eye(size).reshape(1, size, size))
-    norm = torch.sqrt(product(frozen(lambda: torch.ones(1, size)), row_sums(a * a)))
-    a = a.reshape(1, size, size)
-    x = frozen(lambda: torch.eye(size).reshape(1, size, size)) / norm.reshape(1, 1, 1)
+    norm = torch.sqrt(column_sums(row_sums(a * a)))
+    eye, a = eye.reshape(1, size, size), a.reshape(1, size, size)
+    x, twice = eye / norm.reshape(1, 1, 1), eye * 2.0
     for _ in range(INVERSE_ITERATIONS):
         x = torch.bmm(x, twice - torch.bmm(a, x))
     return x.reshape(size, size)
@@ -81,5 +80,5 @@ def discriminant(
     eye = frozen(lambda: torch.eye(size))
     level = column_sums(row_sums(within * eye)) * (1.0 / size)
     covariance = within * (1.0 - shrinkage) + eye * (level * shrinkage.reshape(1, 1))
-    weight = product(means, inverse(covariance))
+    weight = product(means, inverse(covariance, eye))
     return weight, row_sums(weight * means).reshape(-1) * -0.5

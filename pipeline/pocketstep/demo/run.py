@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pocketstep import __version__
 from pocketstep.assemble import build_bundle
 from pocketstep.camera import CAMERAS
 from pocketstep.console import Console
-from pocketstep.demo.report import write_report
+from pocketstep.report import write_report
 from pocketstep.export import RUNTIMES
 from pocketstep.export.run import Exporters
 from pocketstep.recipe import Recipe, load_recipe
@@ -70,7 +69,6 @@ def demo(out: Path, runtimes: Sequence[str], console: Console) -> dict[str, Any]
     """
     prepare_folder(out)
     clock, recipe = Clock(), load_recipe("digits")
-    torch.set_num_threads(1)  # networks this small train faster on one thread, and the exporters use the other
     with Exporters(list(RUNTIMES), console.exported) as exporters:
         material = load_material(recipe)
         with clock.part("teacher"):
