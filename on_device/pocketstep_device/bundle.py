@@ -21,14 +21,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from pocketstep_device.errors import BundleError
-from pocketstep_device.manifest import (
-    DIGEST_FILE,
-    FORMAT,
-    MANIFEST_FILE,
-    MAX_MANIFEST,
-    Manifest,
-    is_plain_path,
-)
+from pocketstep_device.manifest import FORMAT, MAX_MANIFEST, Manifest
+from pocketstep_device.manifest_checks import DIGEST_FILE, MANIFEST_FILE, is_plain_path
 from pocketstep_device.tensors import Array, parse_json, read_tensors
 
 _BLOCK = 2**20

@@ -15,8 +15,9 @@ from pocketstep_device.budget import Budget, Meter
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import BundleError, InputError, StateError
 from pocketstep_device.machine import Machine
-from pocketstep_device.replay import CLOUD, DEVICE, Chunk, ReplayStore, Samples
+from pocketstep_device.replay import Chunk, ReplayStore
 from pocketstep_device.runtimes import Array
+from pocketstep_device.samples import CLOUD, DEVICE, Samples
 from pocketstep_device.state import Snapshot, StateStore
 from pocketstep_device.storage import FolderLock
 from pocketstep_device.update import Progress, Update, UpdateReport

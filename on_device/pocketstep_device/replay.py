@@ -13,7 +13,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,111 +21,18 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketstep_device.errors import InputError, StateError
+from pocketstep_device.samples import FLAGS, Samples
 from pocketstep_device.storage import read_regular, remove_leftovers, write_atomically
 from pocketstep_device.tensors import Array, read_tensors, write_tensors
-
-CLOUD, DEVICE = 0, 1
-"""Values of ``Samples.origin``."""
 
 FORMAT = "pocketstep-latents"
 VERSION = 1
 
-_FLAGS = ("pending", "held_back")
 _FIXED = ("latents", "labels", "has_soft", "origin")
 _NAME = re.compile(r"latents-([0-9a-f]{12})\.safetensors")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _OVERHEAD = 4096  # bytes that a chunk's header can take
 _ROOM = 0.75  # share of the limit that a compaction fills, so that the next append fits
-
-
-@dataclass(frozen=True)
-class Samples:
-    """N samples as parallel arrays.
-
-    Attributes:
-        latents: int8, (N, h, w, c).
-        labels: int64, (N,), class slots.
-        soft_targets: float32, (N, slots); zero where ``has_soft`` is false.
-        has_soft: bool, (N,).
-        held_back: bool, (N,): kept for the check and never trained on.
-        origin: uint8, (N,): ``CLOUD`` or ``DEVICE``.
-        pending: bool, (N,): not yet part of an accepted update.
-
-    Raises:
-        InputError: if types or lengths differ from these.
-    """
-
-    latents: npt.NDArray[np.int8]
-    labels: npt.NDArray[np.int64]
-    soft_targets: npt.NDArray[np.float32]
-    has_soft: npt.NDArray[np.bool_]
-    held_back: npt.NDArray[np.bool_]
-    origin: npt.NDArray[np.uint8]
-    pending: npt.NDArray[np.bool_]
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            array: Array = getattr(self, field.name)
-            dtype, rank = _LAYOUT[field.name]
-            if array.dtype != dtype or array.ndim != rank or array.shape[:1] != self.labels.shape[:1]:
-                raise InputError(
-                    f"Samples' {field.name} must be {np.dtype(dtype)} of rank {rank}, as long as the labels, "
-                    f"not {array.dtype} of shape {array.shape}."
-                )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @classmethod
-    def empty(cls, latent_shape: Sequence[int], slots: int) -> Samples:
-        """No samples, of a given latent shape (h, w, c) and number of class slots."""
-        shapes = {"latents": (0, *latent_shape), "soft_targets": (0, slots)}
-        return cls(**{name: np.zeros(shapes.get(name, (0,)), dtype) for name, (dtype, _) in _LAYOUT.items()})
-
-    @classmethod
-    def concat(cls, parts: Sequence[Samples]) -> Samples:
-        """All parts (at least one, all of one latent shape and number of slots) one after the other."""
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _LAYOUT})
-
-    def select(self, index: npt.NDArray[Any]) -> Samples:
-        """The samples at an index array (integers) or mask (bool), copied."""
-        return Samples(**{name: getattr(self, name)[index] for name in _LAYOUT})
-
-    def flags(self) -> dict[str, Array]:
-        """What a snapshot keeps of the samples, as its tensors."""
-        return {f"samples.{name}": getattr(self, name) for name in _FLAGS}
-
-    def check(self, latent_shape: Sequence[int], slots: int) -> None:
-        """Checks shapes and values against a bundle's.
-
-        Raises:
-            InputError: naming what does not fit.
-        """
-        if self.latents.shape[1:] != tuple(latent_shape) or self.soft_targets.shape[1] != slots:
-            raise InputError(
-                f"Samples with latents {self.latents.shape[1:]} and {self.soft_targets.shape[1]} slots don't "
-                f"fit the bundle's {tuple(latent_shape)} and {slots}. Encode the images with this bundle."
-            )
-        if len(self) and not 0 <= self.labels.min() <= self.labels.max() < slots:
-            raise InputError(f"A sample's label is outside 0 to {slots - 1}. Add its class first.")
-        if not np.isin(self.origin, (CLOUD, DEVICE)).all():
-            raise InputError(f"A sample's origin is neither {CLOUD} (cloud) nor {DEVICE} (device). Set it to one.")
-        if not np.isfinite(self.soft_targets).all() or self.soft_targets[~self.has_soft].any():
-            raise InputError(
-                "A sample's soft targets hold NaN or infinity, or are not zero though has_soft is false. "
-                "Leave them out for that sample."
-            )
-
-
-_LAYOUT: dict[str, tuple[type[np.generic], int]] = {
-    "latents": (np.int8, 4),
-    "labels": (np.int64, 1),
-    "soft_targets": (np.float32, 2),
-    "has_soft": (np.bool_, 1),
-    "held_back": (np.bool_, 1),
-    "origin": (np.uint8, 1),
-    "pending": (np.bool_, 1),
-}
 
 
 @dataclass(frozen=True)
@@ -205,7 +112,7 @@ class ReplayStore:
             StateError: if a chunk is missing or damaged, or the flags don't belong to the chunks.
         """
         count = sum(chunk.count for chunk in chunks)
-        flags = {name: tensors.get(f"samples.{name}", np.zeros(0, np.bool_)) for name in _FLAGS}
+        flags = {name: tensors.get(f"samples.{name}", np.zeros(0, np.bool_)) for name in FLAGS}
         if any(flag.dtype != np.bool_ or flag.shape != (count,) for flag in flags.values()):
             raise StateError(f"The saved state's flags are not for its {count} samples. Restore it from a copy.")
         parts, start = [Samples.empty(self._latent_shape, self._slots)], 0

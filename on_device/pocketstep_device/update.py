@@ -18,8 +18,8 @@ from pocketstep_device.budget import Meter
 from pocketstep_device.errors import BundleError
 from pocketstep_device.machine import Machine, padded
 from pocketstep_device.manifest import Schedule
-from pocketstep_device.replay import Samples
 from pocketstep_device.runtimes import Array
+from pocketstep_device.samples import Samples
 
 Values = dict[str, Array]
 

@@ -28,7 +28,8 @@ from pocketstep.recipe import Recipe
 from pocketstep.schedules import hyper, schedules
 from pocketstep.training import prepare
 from pocketstep_device.bundle import Bundle, write_bundle
-from pocketstep_device.manifest import FORMAT, VERSION
+from pocketstep_device.manifest import FORMAT
+from pocketstep_device.manifest_checks import VERSION
 from pocketstep_device.tensors import write_tensors
 
 OnStage = Callable[[str], None]

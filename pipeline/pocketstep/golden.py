@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pocketstep.compile.oracle import Oracle
 from pocketstep.compile.signatures import LearningModel, Signature
-from pocketstep_device.replay import Samples
+from pocketstep_device.samples import Samples
 from pocketstep_device.tensors import write_tensors
 
 STEPS = 12

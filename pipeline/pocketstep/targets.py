@@ -14,7 +14,7 @@ from pocketstep.compile.signatures import LearningModel
 from pocketstep.data import Dataset, Images
 from pocketstep.networks import ResidualNet
 from pocketstep.training import evaluate
-from pocketstep_device.replay import CLOUD, Samples
+from pocketstep_device.samples import CLOUD, Samples
 from pocketstep_device.tensors import write_tensors
 
 NO_LOGIT = -30.0  # the teacher's logit for slots that it does not know: no probability at any sensible temperature

@@ -14,6 +14,8 @@ from pocketstep.plan import Preset, make_plan
 SIZE = 8
 CLASSES, SLOTS = 3, 5
 
+torch.manual_seed(0)  # networks are built while tests are collected
+
 
 def relative_error(value: Tensor, expected: Tensor) -> float:
     """max |value - expected| / max |expected|; shapes must agree."""

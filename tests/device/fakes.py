@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pocketstep_device.bundle import Bundle, write_bundle
-from pocketstep_device.replay import DEVICE, Samples
+from pocketstep_device.samples import DEVICE, Samples
 from pocketstep_device.tensors import write_tensors
 
 LATENT = (2, 2, 3)

@@ -9,7 +9,8 @@ import pytest
 from fakes import fake_files, fake_manifest, fake_manifest_bytes
 
 from pocketstep_device.errors import BundleError
-from pocketstep_device.manifest import MAX_MANIFEST, Manifest, is_plain_path
+from pocketstep_device.manifest import MAX_MANIFEST, Manifest
+from pocketstep_device.manifest_checks import is_plain_path
 
 GOOD = json.loads(fake_manifest_bytes())
 

@@ -10,7 +10,8 @@ import pytest
 from fakes import LATENT, SLOTS, fake_samples
 
 from pocketstep_device.errors import InputError, StateError
-from pocketstep_device.replay import Chunk, ReplayStore, Samples
+from pocketstep_device.replay import Chunk, ReplayStore
+from pocketstep_device.samples import Samples
 from pocketstep_device.state import StateStore
 from pocketstep_device.tensors import read_tensors, write_tensors
 

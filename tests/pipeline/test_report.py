@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pocketstep.report import write_report
+from pocketstep.demo.report import write_report
 
 METHODS = {
     "auto": ("Auto", 0.992, 0.951),

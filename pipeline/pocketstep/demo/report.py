@@ -42,7 +42,7 @@ def write_report(results: Mapping[str, Any], path: Path) -> None:
         path: of the page; its folder is made, an older page is replaced.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pocketstep"),
+        loader=jinja2.PackageLoader("pocketstep.demo"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
