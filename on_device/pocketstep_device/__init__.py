@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         StateError,
     )
     from pocketstep_device.learner import Learner, Prediction
-    from pocketstep_device.update import PhaseReport, Progress, UpdateReport
+    from pocketstep_device.reports import PhaseReport, Progress, UpdateReport
 
 __version__ = "0.1.0"
 
@@ -49,9 +49,9 @@ _HOMES = {
     "Budget": "budget",
     "Learner": "learner",
     "Prediction": "learner",
-    "PhaseReport": "update",
-    "Progress": "update",
-    "UpdateReport": "update",
+    "PhaseReport": "reports",
+    "Progress": "reports",
+    "UpdateReport": "reports",
 }
 
 

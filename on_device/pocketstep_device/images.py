@@ -1,4 +1,4 @@
-"""Reads images that a shell user names: numpy files only, so that a board needs no image library."""
+"""Images from outside: checked, and read from numpy files, so that a board needs no image library."""
 
 from __future__ import annotations
 
@@ -36,3 +36,22 @@ def read_images(path: Path) -> tuple[Array, list[str] | None]:
     if labels is not None and (labels.dtype.kind != "U" or labels.shape != arrays["images"].shape[:1]):
         raise InputError(f"'labels' in {path} must be one class name (text) for each image")
     return arrays["images"], None if labels is None else [str(label) for label in labels]
+
+
+def check_images(images: Array, shape: tuple[int, ...]) -> Array:
+    """Images as (N, H, W, C), or an InputError that says what is wrong with them."""
+    array = np.asarray(images)
+    if array.ndim == len(shape):
+        array = array[None]
+    if array.shape[1:] != shape or len(array) == 0:
+        raise InputError(
+            f"images of shape {np.shape(images)} given; this bundle takes (N, {', '.join(map(str, shape))})"
+        )
+    if array.dtype != np.uint8:
+        if array.dtype.kind != "f":
+            raise InputError(f"images are {array.dtype}; give uint8, or floats from 0 to 255")
+        if not np.isfinite(array).all():
+            raise InputError("an image has NaN or infinite pixels; leave it out")
+        if array.min() < 0 or array.max() > 255:
+            raise InputError(f"pixels run from {array.min():g} to {array.max():g}; the range is 0 to 255")
+    return array

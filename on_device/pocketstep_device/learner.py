@@ -13,17 +13,18 @@ import numpy.typing as npt
 
 from pocketstep_device.budget import Budget, Meter
 from pocketstep_device.bundle import Bundle
-from pocketstep_device.errors import BundleError, InputError, StateError
+from pocketstep_device.errors import InputError, StateError
+from pocketstep_device.images import check_images
 from pocketstep_device.machine import Machine
 from pocketstep_device.replay import Chunk, ReplayStore
+from pocketstep_device.reports import Progress, UpdateReport
 from pocketstep_device.runtimes import Array
-from pocketstep_device.samples import CLOUD, DEVICE, Samples
+from pocketstep_device.samples import DEVICE, Samples
+from pocketstep_device.shipped import cloud_samples, initial_snapshot
 from pocketstep_device.state import Snapshot, StateStore
 from pocketstep_device.storage import FolderLock
-from pocketstep_device.update import Progress, Update, UpdateReport
+from pocketstep_device.update import Update
 
-STATE_FILE = "state.safetensors"
-REPLAY_FILE = "replay.safetensors"
 HELD_BACK_EVERY = 5
 """Every fifth observed image judges updates instead of training them."""
 
@@ -45,9 +46,9 @@ class Learner:
     def __init__(self, bundle: Bundle, store: StateStore, replay: ReplayStore, lock: FolderLock, machine: Machine):
         self.bundle, self.manifest, self._machine = bundle, bundle.manifest, machine
         self._store, self._replay, self._lock = store, replay, lock
-        self._cloud = _cloud_samples(bundle)
+        self._cloud = cloud_samples(bundle)
         snapshot = store.load()
-        self._adopt(snapshot if snapshot else _initial(bundle))
+        self._adopt(snapshot if snapshot else initial_snapshot(bundle))
         self.notes: list[str] = list(store.notes)
 
     @classmethod
@@ -287,50 +288,5 @@ class Learner:
         )
 
 
-def check_images(images: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Images as (N, H, W, C), or an InputError that says what is wrong with them."""
-    array = np.asarray(images)
-    if array.ndim == len(shape):
-        array = array[None]
-    if array.shape[1:] != shape or len(array) == 0:
-        raise InputError(
-            f"images of shape {np.shape(images)} given; this bundle takes (N, {', '.join(map(str, shape))})"
-        )
-    if array.dtype != np.uint8:
-        if array.dtype.kind != "f":
-            raise InputError(f"images are {array.dtype}; give uint8, or floats from 0 to 255")
-        if not np.isfinite(array).all():
-            raise InputError("an image has NaN or infinite pixels; leave it out")
-        if array.min() < 0 or array.max() > 255:
-            raise InputError(f"pixels run from {array.min():g} to {array.max():g}; the range is 0 to 255")
-    return array
-
-
-def _initial(bundle: Bundle) -> Snapshot:
-    tensors, _ = bundle.tensors(STATE_FILE)
-    flags = Samples.empty(bundle.manifest.latent.shape, bundle.manifest.task.slots).flags()
-    info = {"classes": list(bundle.manifest.task.classes), "chunks": [], "updates": 0}
-    return Snapshot(0, {**tensors, **flags}, info)
-
-
 def _without_rollback(info: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in info.items() if k not in ("before_update", "keep")}
-
-
-def _cloud_samples(bundle: Bundle) -> Samples:
-    tensors, _ = bundle.tensors(REPLAY_FILE)
-    try:
-        count = len(tensors["latents"])
-        samples = Samples(
-            tensors["latents"],
-            tensors["labels"].astype(np.int64),
-            tensors["soft_targets"].astype(np.float32),
-            np.ones(count, np.bool_),
-            tensors["held_back"].astype(np.bool_),
-            np.full(count, CLOUD, np.uint8),
-            np.zeros(count, np.bool_),
-        )
-    except KeyError as missing:
-        raise BundleError(f"{REPLAY_FILE} lacks {missing}; build the bundle again") from None
-    samples.check(bundle.manifest.latent.shape, bundle.manifest.task.slots)
-    return samples

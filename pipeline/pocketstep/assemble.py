@@ -27,7 +27,8 @@ from pocketstep.plan import make_plan
 from pocketstep.recipe import Recipe
 from pocketstep.schedules import hyper, schedules
 from pocketstep.training import prepare
-from pocketstep_device.bundle import Bundle, write_bundle
+from pocketstep_device.bundle import Bundle
+from pocketstep_device.bundle_writer import write_bundle
 from pocketstep_device.manifest import FORMAT
 from pocketstep_device.manifest_checks import VERSION
 from pocketstep_device.tensors import write_tensors

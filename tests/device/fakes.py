@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pocketstep_device.bundle import Bundle, write_bundle
+from pocketstep_device.bundle import Bundle
+from pocketstep_device.bundle_writer import write_bundle
 from pocketstep_device.samples import DEVICE, Samples
 from pocketstep_device.tensors import write_tensors
 

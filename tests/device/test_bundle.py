@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from fakes import STATE, fake_bundle, fake_files, fake_manifest
 
-from pocketstep_device.bundle import Bundle, write_bundle, zip_bundle
+from pocketstep_device.bundle import Bundle
+from pocketstep_device.bundle_writer import write_bundle, zip_bundle
 from pocketstep_device.errors import BundleError
 from pocketstep_device.manifest import Manifest
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pocketstep_device.bundle import Bundle, write_bundle
+from pocketstep_device.bundle import Bundle
+from pocketstep_device.bundle_writer import write_bundle
 from pocketstep_device.errors import BundleError
 from pocketstep_device.golden import GOLDEN_FILE, TOLERANCE, CallReport, relative_error, replay
 from pocketstep_device.machine import Machine

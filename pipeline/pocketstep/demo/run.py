@@ -20,10 +20,10 @@ from pocketstep import __version__
 from pocketstep.assemble import build_bundle
 from pocketstep.camera import CAMERAS
 from pocketstep.console import Console
+from pocketstep.demo.report import write_report
 from pocketstep.export import RUNTIMES
 from pocketstep.export.run import Exporters
 from pocketstep.recipe import Recipe, load_recipe
-from pocketstep.demo.report import write_report
 from pocketstep.stages import Material, Trained, compress, load_material, train_teacher
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import CheckFailedError, InputError
