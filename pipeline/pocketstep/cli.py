@@ -69,7 +69,8 @@ def demo(
             f"{name}: golden replay {result['golden']['worst']:.1e} (tolerance {result['golden']['tolerance']:.0e}), "
             f"a step costs {result['timing']['forward_passes']:.2f} forward passes, same answers after a restart"
         )
-    typer.echo(f"{results['seconds']['total']:.0f} s; {out / 'report.html'}, {out / 'digits.bundle'}")
+    size = results["bundle"]["bytes"] / 2**20
+    typer.echo(f"{results['seconds']['total']:.0f} s; {out / 'digits.bundle'} ({size:.1f} MiB), {out / 'report.html'}")
 
 
 @app.command(epilog=EPILOG)
