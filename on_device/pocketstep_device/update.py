@@ -30,7 +30,7 @@ class Candidate:
     """A state that a phase ended with."""
 
     report: PhaseReport
-    score: float
+    score: tuple[float, float]
     values: Values
 
 
@@ -91,7 +91,7 @@ class Update:
                 "rolled back. Observe more images of the new class, or check their labels"
             )
             return self._report(False, "", reason, old_before, old_before, math.nan, phases), self.values
-        best = max(able, key=lambda c: c.score) if self.method == "auto" else able[-1]  # the first of equals
+        best = max(able, key=lambda c: c.score) if self.method == "auto" else able[-1]
         reason = f"'{best.report.phase}' did best on held-back samples" if self.method == "auto" else "as asked for"
         old, new = best.report.old_accuracy, best.report.new_accuracy
         return self._report(True, best.report.phase, reason, old_before, old, new, phases), best.values
@@ -217,14 +217,16 @@ class Update:
     def _one_hot(self, labels: npt.NDArray[np.int64]) -> Array:
         return np.eye(self.machine.manifest.task.slots, dtype=np.float32)[labels]
 
-    def _judge(self, values: Values) -> tuple[float, float, float]:
-        """Mean per-class accuracy on known and on pending held-back samples, and the mean of both."""
+    def _judge(self, values: Values) -> tuple[float, float, tuple[float, float]]:
+        """Mean per-class accuracy on known and on pending held-back samples, and the score of both together."""
         held = self.samples.select(self.samples.held_back)
         outputs = self.machine.in_batches("classify", values, {"latents": held.latents}, "probabilities")
         right = outputs.argmax(1) == held.labels
+        sure = outputs[np.arange(len(held)), held.labels]
         old, new = (per_class_mean(right[m], held.labels[m]) for m in (~held.pending, held.pending))
         parts = [a for a in (old, new) if not math.isnan(a)]
-        return old, new, sum(parts) / max(1, len(parts))
+        score = (sum(parts) / max(1, len(parts)), per_class_mean(sure, held.labels))
+        return old, new, score
 
 
 def per_class_mean(values: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> float:

@@ -14,6 +14,7 @@ from pocketstep_device.samples import Samples
 from pocketstep_device.tensors import write_tensors
 
 STEPS = 12
+POOL = 4  # candidates for each row of a batch
 
 
 class Recorder:
@@ -70,13 +71,13 @@ def record(
     recorder.fresh.update({name: torch.tensor([value]) for name, value in hyper.items()})
     recorder.call("encode", images=images)
     recorder.call("classify")
-    labelled = _batch(model, signatures["statistics"].batch, samples, generator)
+    labelled = _batch(recorder, "statistics", samples, generator)
     recorder.call("statistics", labels=labelled["labels"], label_weights=labelled["label_weights"])
     recorder.call("solve")
     recorder.call("classify", blend=torch.ones(1))
     zeros = {spec.name: torch.zeros(spec.shape) for spec in signatures["score"].inputs if spec.source == "statistics"}
     recorder.fresh.update(zeros)
-    recorder.call("score", **_batch(model, signatures["score"].batch, samples, generator))
+    recorder.call("score", **_batch(recorder, "score", samples, generator))
     masks = {s.name: s.shape for s in signatures["step"].inputs if s.name.startswith("mask.")}
     recorder.fresh["soft_mask"] = state["class_mask"]
     for step in range(STEPS):
@@ -84,24 +85,29 @@ def record(
             keep = 1.0 if step == 0 else 0.5
             recorder.fresh.update({n: (torch.rand(s, generator=generator) <= keep).float() for n, s in masks.items()})
         rate = hyper["learning_rate"] * (1 - step / STEPS)
-        batch = _batch(model, signatures["step"].batch, samples, generator)
+        batch = _batch(recorder, "step", samples, generator)
         recorder.call("step", learning_rate=torch.tensor([rate]), **batch)
     recorder.call("classify", blend=torch.zeros(1))
     return recorder.to_bytes()
 
 
-def _batch(model: LearningModel, batch: int, samples: Samples, generator: torch.Generator) -> dict[str, Tensor]:
-    """Random samples with random labels, the last two rows padding, so that padding is part of the trace.
+def _batch(recorder: Recorder, name: str, samples: Samples, generator: torch.Generator) -> dict[str, Tensor]:
+    """Samples with random labels, the last two rows padding, so that padding is part of the trace.
 
-    Random labels keep every gradient far from zero: of a network that is always right, a single activation that
-    rounds to the other side of a ReLU would show as a large relative error.
+    Of a random pool those are taken that keep farthest from the kinks of ReLUs, where a rounding error would make a
+    finite difference of gradients; random labels keep every gradient far from zero.
     """
-    chosen = torch.randint(len(samples), (batch,), generator=generator).numpy()
+    batch, slots = recorder.signatures[name].batch, recorder.oracle.model.plan.slots
+    pool = torch.randperm(len(samples), generator=generator)[: POOL * batch]
+    latents = torch.from_numpy(samples.latents[pool.numpy()]).float()
+    margins = recorder.oracle.margins({**recorder.fresh, **recorder.values, "latents": latents})
+    order = margins.argsort(descending=True)
+    chosen = pool[order[torch.arange(batch) % len(pool)]].numpy()
     weights = torch.ones(batch)
     weights[-2:] = 0
     known = int(samples.labels.max()) + 1
     drawn = torch.randint(known, (batch,), generator=generator)
-    labels = torch.nn.functional.one_hot(drawn, model.plan.slots).float()
+    labels = torch.nn.functional.one_hot(drawn, slots).float()
     return {
         "latents": torch.from_numpy(samples.latents[chosen]),
         "labels": labels * weights[:, None],

@@ -269,7 +269,9 @@ def samples() -> tuple[Tensor, Tensor]:
 def test_inverse(size: int, condition: float, seed: int) -> None:
     basis, _ = torch.linalg.qr(drawn(size, size, seed=seed).detach())
     a = basis @ torch.diag(torch.logspace(0, -torch.tensor(condition).log10(), size)) @ basis.T
-    assert_close(closed_form.inverse(a), torch.linalg.inv(a), f"inverse at condition {condition:.0f}", 1e-7)
+    assert_close(
+        closed_form.inverse(a, torch.eye(size)), torch.linalg.inv(a), f"inverse at condition {condition:.0f}", 1e-7
+    )
 
 
 def test_accumulate_gives_sums(samples: tuple[Tensor, Tensor]) -> None:

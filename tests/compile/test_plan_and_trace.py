@@ -195,7 +195,7 @@ def test_a_cut_that_two_tensors_cross_names_a_later_one() -> None:
 
 def test_a_cut_behind_the_pooling_is_refused() -> None:
     net = nn.Sequential(Head(conv(1)), nn.ReLU(), nn.Linear(CLASSES, CLASSES))
-    with pytest.raises(InputError, match="the latent after '0.head' is no feature map"):
+    with pytest.raises(InputError, match=r"the latent after '0\.head' is no feature map"):
         make_plan(trace(net, (1, SIZE, SIZE)), "head", SLOTS, "0.head")
 
 

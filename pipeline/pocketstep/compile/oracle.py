@@ -7,12 +7,14 @@ operators, of their backward rules or of the delegate-friendly losses is used he
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pocketstep.compile.signatures import LearningModel, Values
+from pocketstep.compile.trace import aten
 from pocketstep.compile.walk import fold_back
 
 ABSENT = float("-inf")
@@ -50,6 +52,25 @@ class Oracle:
         values = model.network.run_from(model.plan.cut, latent.permute(0, 3, 1, 2), weights)
         features = model.plan.head.args[1]
         return values[model.network.output], values[features], latent  # type: ignore[index]
+
+    @torch.no_grad()
+    def margins(self, v: Values) -> Tensor:
+        """How far each sample keeps from the kinks of ReLU and ReLU6 behind the cut, (B,), relative to each map.
+
+        At a kink the gradient jumps, so a sample that comes closer than rounding errors has no one right gradient.
+        """
+        model = self.model
+        latent = model.latent(v["latents"]).permute(0, 3, 1, 2)
+        values = model.network.run_from(model.plan.cut, latent, fold_back(model.network, model.plan, v))
+        nearest = torch.full((len(latent),), torch.inf)
+        for node in values:
+            if node is not model.plan.cut and node.target in (aten.relu.default, aten.hardtanh.default):
+                arguments: Any = node.args
+                before = values[arguments[0]]
+                for distance in [before, *(before - float(top) for top in arguments[2:])]:
+                    each = distance.abs().flatten(1).amin(1) / before.abs().max()
+                    nearest = torch.minimum(nearest, each)
+        return nearest
 
     @torch.no_grad()
     def classify(self, v: Values) -> dict[str, Tensor]:

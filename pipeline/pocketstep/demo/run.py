@@ -132,6 +132,9 @@ def device(runtime: str, out: Path, student: Trained) -> dict[str, Any]:
     results = _story(python, "learn", out, runtime)
     after = _story(python, "restart", out, runtime)
     learned = results["act1"]["rows"][0]
+    if results["golden"]["worst"] > results["golden"]["tolerance"]:
+        worst = results["golden"]["worst"]
+        raise CheckFailedError(f"the golden replay on {runtime} is off by {worst:.1e}; please report this machine")
     same = all(after[name] == learned[name] for name in ("old", "new"))
     if not same:
         raise CheckFailedError(f"after a restart on {runtime} the device answers differently; please report this")
