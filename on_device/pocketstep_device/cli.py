@@ -28,11 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.DEBUG if options.verbose else logging.WARNING)
     try:
         result, lines = options.run(options)
-    except PocketstepError as error:
+    except (PocketstepError, OSError) as error:
         if options.verbose:
             logging.exception("the command failed")
         sys.stderr.write(f"pocketstep-device: {error}\n")
-        return error.exit_code
+        return error.exit_code if isinstance(error, PocketstepError) else InputError.exit_code
     if options.json:
         lines = [json.dumps(result)]
     sys.stdout.write("".join(f"{line}\n" for line in lines))

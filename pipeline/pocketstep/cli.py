@@ -7,11 +7,11 @@ import logging
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from pocketstep_device.errors import PocketstepError
+from pocketstep_device.errors import InputError, PocketstepError
 
 EPILOG = "Exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 a tool or device is missing."
 app = typer.Typer(
@@ -145,10 +145,16 @@ def main() -> None:
     try:
         app()
     except PocketstepError as error:
-        if logging.getLogger().isEnabledFor(logging.DEBUG):
-            logging.exception("the command failed")
-        sys.stderr.write(f"pocketstep: {error}\n")
-        raise SystemExit(error.exit_code) from None
+        _stop(error, error.exit_code)
+    except OSError as error:  # disk full, read-only, not permitted: ours to say, not to trace
+        _stop(error, InputError.exit_code)
+
+
+def _stop(error: Exception, exit_code: int) -> NoReturn:
+    if logging.getLogger().isEnabledFor(logging.DEBUG):
+        logging.exception("the command failed")
+    sys.stderr.write(f"pocketstep: {error}\n")
+    raise SystemExit(exit_code) from None
 
 
 if __name__ == "__main__":
