@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -34,9 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"pocketstep-device: {error}\n")
         return error.exit_code if isinstance(error, PocketstepError) else InputError.exit_code
     if options.json:
-        lines = [json.dumps(result)]
+        lines = [json.dumps(_plain(result), allow_nan=False)]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     return int(result.get("exit_code", 0))
+
+
+def _plain(value: Any) -> Any:
+    """NaN and infinity (a phase without a loss) become null: they are no JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,7 +102,7 @@ def _classify(options: argparse.Namespace) -> tuple[Result, list[str]]:
 def _observe(options: argparse.Namespace) -> tuple[Result, list[str]]:
     import numpy as np
 
-    from pocketstep_device.images import read_images
+    from pocketstep_device.images import check_images, read_images
 
     images, labels = read_images(options.images)
     if labels is None and options.label is None:
@@ -103,6 +113,9 @@ def _observe(options: argparse.Namespace) -> tuple[Result, list[str]]:
         unknown = sorted(set(names) - set(learner.classes))
         if unknown and not options.new_class:
             raise InputError(f"no class {', '.join(unknown)} here; add --new-class to make it")
+        if len(unknown) > learner.free_slots:
+            raise InputError(f"{len(unknown)} new classes for {learner.free_slots} free slots; observe fewer")
+        check_images(images, tuple(learner.manifest.task.input.shape))  # before a class takes a slot
         for name in unknown:
             learner.add_class(name)
         for name in sorted(set(names)):

@@ -69,11 +69,13 @@ def replay(bundle: Bundle, machine: Machine) -> list[CallReport]:
         start = time.perf_counter()
         outputs = machine.run(signature, values)
         seconds = time.perf_counter() - start
-        errors = {
-            name: relative_error(array, tensors[key])
-            for name, array in outputs.items()
-            if (key := f"{index}.out.{name}") in tensors
-        }
+        expected = {n: tensors[key] for n in outputs if (key := f"{index}.out.{n}") in tensors}
+        for name, value in expected.items():
+            if value.shape != outputs[name].shape:
+                raise BundleError(
+                    f"the golden trace's '{name}' of call {index} has another shape; build the bundle again"
+                )
+        errors = {name: relative_error(outputs[name], value) for name, value in expected.items()}
         if not errors:
             raise BundleError(f"the golden trace expects nothing of call {index} ({signature})")
         values.update(outputs)

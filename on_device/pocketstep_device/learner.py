@@ -225,7 +225,7 @@ class Learner:
         return report
 
     def rollback(self) -> None:
-        """Takes back the last accepted update; the observed images stay and can be learned again.
+        """Takes back the last accepted update; observed images and added classes stay and can be learned again.
 
         Raises:
             StateError: there is no update to take back.
@@ -233,7 +233,14 @@ class Learner:
         if "before_update" not in self._info:
             raise StateError("there is no update to roll back; the state is that of the bundle or was rolled back")
         before = self._store.load_version(int(self._info["before_update"]))
-        self._adopt(self._store.save(before.tensors, _without_rollback(before.info)))
+        chunks = [Chunk.from_info(c) for c in before.info["chunks"]]
+        later = self._samples.select(self._samples.pending)  # observed since that update
+        samples = Samples.concat([self._replay.load(chunks, before.tensors), later])
+        chunks += self._replay.append(later)
+        values = {name: before.tensors[name] for name in self._values}
+        info = {**before.info, "classes": self.classes, "chunks": [c.to_info() for c in chunks]}
+        self._save(values, samples, _without_rollback(info))
+        self._collect_garbage()
 
     def _keep_update(self, values: Mapping[str, Array]) -> None:
         samples = self._samples

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,12 +24,13 @@ from pocketstep.export import RUNTIMES
 from pocketstep.export.report import Report
 from pocketstep.export.run import Exporters
 from pocketstep.networks import ResidualNet
-from pocketstep.plan import make_plan
+from pocketstep.plan import Preset, make_plan
 from pocketstep.recipe import Recipe
 from pocketstep.schedules import hyper, schedules
 from pocketstep.training import prepare
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.bundle_writer import write_bundle
+from pocketstep_device.errors import InputError
 from pocketstep_device.manifest import FORMAT
 from pocketstep_device.manifest_checks import VERSION
 from pocketstep_device.tensors import write_tensors
@@ -52,9 +54,17 @@ def plan_student(student: ResidualNet, recipe: Recipe, data: Dataset) -> Parts:
     mean, std = normalisation(data)
     height, width, channels = data.images.shape[1:]
     network = trace(student, (channels, height, width))
-    plan = make_plan(network, "centre", len(data.classes) + recipe.plan.spare_classes, recipe.plan.cut)
+    plan = make_plan(
+        network, cast(Preset, recipe.plan.preset), len(data.classes) + recipe.plan.spare_classes, recipe.plan.cut
+    )
     sample = prepare(data.images[:256], mean, std)
     latent = Walk(network, plan, Kernels(), {}).prefix(sample.permute(0, 2, 3, 1)).detach()
+    cells = recipe.plan.pooled_cells
+    if latent.shape[1] % cells or latent.shape[2] % cells:
+        raise InputError(
+            f"the recipe's plan.pooled_cells is {cells}, which does not divide the latent's {latent.shape[1]} x "
+            f"{latent.shape[2]} pixels after '{module_path(plan.cut)}'; choose a divisor"
+        )
     model = targets.with_origin(
         LearningModel(
             network, plan, Quantisation.of(latent), mean, std, (height, width, channels),
@@ -202,8 +212,8 @@ def _kind(name: str) -> str:
 
 def _cost(parts: Parts) -> dict[str, float]:
     model = parts.model
-    trained = sum(int(torch.tensor(p.trained_shape).prod()) for p in model.plan.trained)
-    everything = sum(int(value.numel()) for value in model.network.constants.values())
+    trained = sum(math.prod(p.trained_shape or ()) for p in model.plan.trained)
+    everything = sum(math.prod(p.shape) for p in model.plan.parameters.values())
     height, width, channels = model.latent_shape
     return {
         "parameters": float(everything),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, fx
 
@@ -69,7 +69,7 @@ def make_plan(network: Network, preset: Preset, slots: int, cut: str | None = No
         network: the traced network.
         preset: ``head``; ``last`` (all taps of the last block and the head); ``centre`` (centre taps of every
             convolution with a kernel larger than 1x1 behind the cut, and the head); ``full`` (all taps behind
-            the cut, and the head).
+            the cut, and the head). Depthwise and dilated kernels are trained at their centre in every preset.
         slots: classes that the bundle has room for.
         cut: a module whose output becomes the latent; found where None. ``centre`` and ``full`` need a place to
             begin: without a cut they begin with the last block.
@@ -92,7 +92,8 @@ def make_plan(network: Network, preset: Preset, slots: int, cut: str | None = No
             if node is head:
                 parameters[name] = _head_parameter(name, value, slots)
             elif preset != "head" and node in behind and is_trainable(node) and value.dim() == 4:
-                parameters[name] = _tap_parameter(node, name, value, role)
+                whole = role == "full" and node.args[8] == 1 and set(cast(list[int], node.args[5])) == {1}
+                parameters[name] = _tap_parameter(node, name, value, "full" if whole else "centre")
             else:
                 parameters.setdefault(name, Parameter(name, "frozen", tuple(value.shape)))
     plan = Plan(preset, parameters, cut_node, head, slots)
@@ -113,7 +114,7 @@ def find_head(network: Network) -> fx.Node:
 
 def is_trainable(node: fx.Node) -> bool:
     """Whether this operator's kernel can be trained: a convolution larger than 1x1, dense or depthwise."""
-    if node.target is not aten.convolution.default or not isinstance(node.args[1], fx.Node):
+    if node.target is not aten.convolution.default or not isinstance(node.args[1], fx.Node) or node.args[6]:
         return False
     kernel = node.args[1].meta["val"].shape
     dense = bool(node.args[8] == 1)
@@ -152,7 +153,13 @@ def _named_cut(network: Network, name: str) -> fx.Node:
         known = sorted({p for n in network.operators for p in module_paths(n)})
         close = difflib.get_close_matches(name, known, n=3) or known[:8]
         raise InputError(f"the network has no module '{name}' to cut after; did you mean {', '.join(close)}?")
-    return inside[-1]
+    last = inside[-1]
+    return last if isinstance(last.meta["val"], Tensor) else next(iter(last.users), last)
+
+
+def is_map(node: fx.Node) -> bool:
+    """Whether an operator gives one feature map, (N, C, H, W)."""
+    return isinstance(node.meta["val"], Tensor) and node.meta["val"].dim() == 4
 
 
 def crossings(network: Network, cut: fx.Node) -> set[fx.Node]:
@@ -169,17 +176,19 @@ def crossings(network: Network, cut: fx.Node) -> set[fx.Node]:
 def _check_crossing(network: Network, cut: fx.Node) -> None:
     crossing = crossings(network, cut)
     if crossing != {cut}:
-        later = next((n for n in network.operators if n in _after(network, cut) and crossings(network, n) == {n}), None)
+        after = _after(network, cut)
+        fit = (n for n in network.operators if n in after and is_map(n) and module_path(n))
+        later = next((n for n in fit if crossings(network, n) == {n}), None)
         advice = f"; the nearest later place that works is after '{module_path(later)}'" if later else ""
         raise InputError(f"more than one tensor crosses the cut after '{module_path(cut)}'{advice}")
-    if cut.meta["val"].dim() != 4:
+    if not is_map(cut):
         raise InputError(f"the latent after '{module_path(cut)}' is no feature map; cut earlier, before the pooling")
 
 
 def _default_cut(network: Network, head: fx.Node, preset: Preset) -> fx.Node:
     """Before the last block for centre, last and full; before the pooling for head."""
     order = network.operators
-    single = [n for n in order if n.meta["val"].dim() == 4 and crossings(network, n) == {n}]
+    single = [n for n in order if is_map(n) and crossings(network, n) == {n}]
     if not single:
         raise InputError("no place in this network is crossed by a single feature map; it cannot be cut")
     if preset == "head":

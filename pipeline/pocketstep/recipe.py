@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 
 import tomllib
 
+from pocketstep.plan import PRESETS
 from pocketstep_device.errors import InputError
 
 T = TypeVar("T")
@@ -119,6 +120,9 @@ def _check_ranges(recipe: Recipe) -> None:
         "data.cloud_classes": (recipe.data.cloud_classes, 2, 100_000),
         "compress.threshold": (recipe.compress.threshold, 0.5, 1.0),
         "plan.spare_classes": (recipe.plan.spare_classes, 1, 10_000),
+        "teacher.epochs": (recipe.teacher.epochs, 1, 100_000),
+        "transfer.epochs": (recipe.transfer.epochs, 1, 100_000),
+        "plan.pooled_cells": (recipe.plan.pooled_cells, 1, 64),
         "plan.batch": (recipe.plan.batch, 1, 4096),
         "replay.per_class": (recipe.replay.per_class, 2, 100_000),
         "replay.held_back": (recipe.replay.held_back, 0.05, 0.9),
@@ -126,6 +130,10 @@ def _check_ranges(recipe: Recipe) -> None:
     for name, (value, low, high) in bounds.items():
         if not low <= value <= high:
             raise InputError(f"the recipe's {name} is {value}; it must lie between {low} and {high}")
+    if len(recipe.transfer.weights) != 3:
+        raise InputError("the recipe's transfer.weights must be three numbers: logits, mapped blocks, labels")
+    if recipe.plan.preset not in PRESETS:
+        raise InputError(f"the recipe's plan.preset is '{recipe.plan.preset}'; choose one of {', '.join(PRESETS)}")
 
 
 def _bundled(name: str) -> Path:

@@ -93,6 +93,24 @@ class Subsample(torch.autograd.Function):
         return zero_stuff(g, ctx.stride, ctx.size), None
 
 
+class Window(torch.autograd.Function):
+    """(B, H, W, C) to the ``size`` rows and columns from ``offset`` on, zeros outside; what a kernel's tap sees."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, offset: Pair, size: Pair) -> Tensor:
+        ctx.offset, ctx.size = offset, (x.shape[1], x.shape[2])
+        return _shifted(x, offset, size)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        return _shifted(g, (-ctx.offset[0], -ctx.offset[1]), ctx.size), None, None
+
+
+def _shifted(x: Tensor, offset: Pair, size: Pair) -> Tensor:
+    ends = [start + extent - old for start, extent, old in zip(offset, size, x.shape[1:3], strict=True)]
+    return F.pad(x, (0, 0, -offset[1], ends[1], -offset[0], ends[0]))
+
+
 class Clip(torch.autograd.Function):
     """ReLU and ReLU6. The mask is ceil(clamp(y, 0, 1)): a compare and a cast fall out of XNNPACK."""
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from pocketstep.compile import operators as op
-from pocketstep.compile.trace import aten
+from pocketstep.compile.trace import aten, sized
 
 if TYPE_CHECKING:
     from pocketstep.compile.walk import Walk
@@ -33,6 +33,15 @@ def rule(*targets: Any) -> Callable[[R], R]:
         return function
 
     return enter
+
+
+def rule_for(node: fx.Node) -> Rule | None:
+    """The operator's rule; None where the table has none, or only one for another form of the operator."""
+    if node.target is aten.convolution.default and node.args[6]:  # transposed
+        return None
+    if node.target is aten.hardtanh.default and (len(node.args) < 3 or node.args[1] != 0):
+        return None
+    return RULES.get(node.target)
 
 
 def rank(node: object) -> int:
@@ -61,11 +70,22 @@ def convolution(walk: Walk, node: fx.Node) -> Tensor:
     fixed = walk.convolution(node, *geometry, _pair(dilation), int(groups))
     result = op.ConstantConvolution.apply(value, fixed)
     if parameter.role == "centre":
-        tap = value if geometry[0] == (1, 1) else op.Subsample.apply(value, geometry[0])
+        tap = _centre_tap(value, parameter.shape[2:], *geometry, _pair(dilation), result)
         trained = walk.trainable(parameter)
         centre = op.CentreScale if trained.dim() == 1 else op.CentreProduct
         result = result + centre.apply(tap, trained)
     return result
+
+
+def _centre_tap(
+    x: Tensor, kernel: Sequence[int], stride: op.Pair, padding: op.Pair, dilation: op.Pair, result: Tensor
+) -> Tensor:
+    """What the tap [kh // 2, kw // 2] sees; a window first where the kernel is even or the padding not "same"."""
+    offset = _pair([d * (k // 2) - p for d, k, p in zip(dilation, kernel, padding, strict=True)])
+    size = (result.shape[1], result.shape[2])
+    if offset != (0, 0) or tuple(-(-n // s) for n, s in zip(x.shape[1:3], stride, strict=True)) != size:
+        x = op.Window.apply(x, offset, _pair([(n - 1) * s + 1 for n, s in zip(size, stride, strict=True)]))
+    return x if stride == (1, 1) else op.Subsample.apply(x, stride)
 
 
 @rule(aten.relu.default, aten.hardtanh.default)
@@ -81,7 +101,8 @@ def clip(walk: Walk, node: fx.Node) -> Tensor:
 def add(walk: Walk, node: fx.Node) -> Tensor:
     """A residual sum, or a shift by a constant a channel."""
     first, second = (walk.operand(argument, rank(node)) for argument in node.args[:2])
-    total: Tensor = first + second
+    alpha: Any = node.kwargs.get("alpha", 1)
+    total: Tensor = first + (second if alpha == 1 else second * alpha)
     return total
 
 
@@ -104,20 +125,21 @@ def mean(walk: Walk, node: fx.Node) -> Tensor:
         return value.mean(dims, keepdim=keep)
     nhwc = sorted(NHWC_DIMENSION[d % 4] for d in dims)
     if nhwc != [1, 2]:
-        return value.mean(nhwc, keepdim=keep)
+        return value.mean(nhwc, keepdim=True) if keep else op.to_nchw(value).mean(dims)
     pooled: Tensor = op.Pool.apply(value)
     return pooled.reshape(value.shape[0], 1, 1, value.shape[3]) if keep else pooled
 
 
 @rule(aten.view.default, aten._unsafe_view.default)
 def view(walk: Walk, node: fx.Node) -> Tensor:
-    """Flattening; a feature map goes back to NCHW first, unless it is one pixel and the order is the same."""
+    """Any; a feature map goes back to NCHW first, unless it is one pixel that is flattened: the same order."""
     arguments: Any = node.args
     x, shape = arguments[:2]
     value = walk.value(x)
-    if rank(x) == 4 and value.shape[1] * value.shape[2] > 1:
+    if rank(x) == 4 and (value.shape[1] * value.shape[2] > 1 or rank(node) != 2):
         value = op.to_nchw(value)
-    return value.reshape([value.shape[0], *shape[1:]])
+    result = value.reshape(sized(shape, walk.batch))
+    return op.to_nhwc(result) if rank(node) == 4 else result
 
 
 @rule(aten.clone.default, aten.alias.default, aten.detach.default)
@@ -142,6 +164,9 @@ def linear(walk: Walk, node: fx.Node) -> Tensor:
 
 @rule(aten.permute.default)
 def permute(walk: Walk, node: fx.Node) -> Tensor:
-    """The transpose in front of a product, of a constant; the linear rule looks through it."""
+    """Of an activation, or the transpose of a constant in front of a product; the linear rule looks through that."""
     arguments: Any = node.args
-    return walk.constant(arguments[0]).permute(arguments[1])
+    value = walk.value(arguments[0])
+    if rank(node) != 4:
+        return value.permute(arguments[1])
+    return op.to_nhwc(op.to_nchw(value).permute(arguments[1]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from pocketstep_device.errors import InputError
 
 aten = torch.ops.aten
+EXAMPLE_BATCH = 2
 BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 
 
@@ -81,11 +82,16 @@ class Network:
 
 
 def call(node: fx.Node, arguments: Any, batch: int) -> Any:
-    """Calls a node's own operator; a view's leading dimension is the batch, whatever the trace had."""
+    """Calls a node's own operator; a view's leading dimension follows the batch, whatever the trace had."""
     target: Any = node.target
     if target is aten.view.default:
-        arguments = (arguments[0], [batch, *arguments[1][1:]])
+        return arguments[0].reshape(sized(arguments[1], batch))
     return target(*arguments, **node.kwargs)
+
+
+def sized(shape: Sequence[int], batch: int) -> list[int]:
+    """A view's shape for another batch than the trace's."""
+    return [shape[0] if shape[0] < 0 else shape[0] * batch // EXAMPLE_BATCH, *shape[1:]]
 
 
 def module_path(node: fx.Node) -> str:
@@ -111,7 +117,7 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int]) -> Network:
     Raises:
         InputError: when ``torch.export`` cannot trace the module, or its output is not one tensor (N, classes).
     """
-    example = torch.zeros(2, *input_shape)
+    example = torch.zeros(EXAMPLE_BATCH, *input_shape)
     try:
         exported = torch.export.export(model.eval(), (example,)).run_decompositions()
     except Exception as error:
@@ -134,6 +140,7 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int]) -> Network:
         raise InputError("the network must map one image tensor to one tensor of logits (N, classes)")
     network = Network(graph, constants, names, inputs[0], outputs[0])
     fold_batch_norms(network)
+    fold_constants(network)
     return network
 
 
@@ -146,6 +153,20 @@ def fold_batch_norms(network: Network) -> None:
     for node in network.operators:
         if node.target is BATCH_NORM:
             _fold_one(network, node)
+    network.graph.eliminate_dead_code()
+
+
+def fold_constants(network: Network) -> None:
+    """Computes what depends on constants only (a scale that is reshaped), but for the transpose before a product."""
+    for node in network.operators:
+        sources = node.all_input_nodes
+        if not sources or not all(source.name in network.constants for source in sources):
+            continue
+        if isinstance(node.meta["val"], Tensor) and not any(u.target is aten.addmm.default for u in node.users):
+            arguments = fx.node.map_arg(node.args, lambda source: network.constants[source.name])
+            target: Any = node.target
+            value = target(*arguments, **node.kwargs)
+            node.replace_all_uses_with(_new_constant(network, node.name, value))
     network.graph.eliminate_dead_code()
 
 
@@ -195,7 +216,7 @@ def _affine(network: Network, node: fx.Node, x: fx.Node, scale: Tensor, shift: T
 def _new_constant(network: Network, name: str, value: Tensor) -> fx.Node:
     with network.graph.inserting_before(network.input):
         node = network.graph.placeholder("folded_" + name.replace(".", "_"))
-    network.constants[node.name] = value
+    node.meta["val"] = network.constants[node.name] = value
     network.names[node.name] = name
     return node
 

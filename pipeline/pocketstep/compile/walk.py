@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, fx
 
 from pocketstep.compile import operators as op
-from pocketstep.compile.rules import RULES
+from pocketstep.compile.rules import rule_for
 from pocketstep.compile.trace import Network, call, module_path
-from pocketstep.plan import Parameter, Plan, crossings
+from pocketstep.plan import Parameter, Plan, crossings, is_map
 from pocketstep_device.errors import InputError
 
 
@@ -36,25 +36,28 @@ class Walk:
     def __init__(self, network: Network, plan: Plan, kernels: Kernels, state: Mapping[str, Tensor]):
         self.network, self.plan, self.kernels, self.state = network, plan, kernels, state
         self.values: dict[fx.Node, Tensor] = {}
+        self.batch = 0
 
     def prefix(self, images: Tensor) -> Tensor:
         """Images (B, H, W, C), normalised, to the latent (B, h, w, c); any operator is welcome here."""
-        self.values[self.network.input] = images
+        self.values[self.network.input], self.batch = images, images.shape[0]
         order = self.network.operators
         for node in order[: order.index(self.plan.cut) + 1]:
-            self.values[node] = RULES[node.target](self, node) if node.target in RULES else self._as_it_is(node)
+            rule = rule_for(node)
+            self.values[node] = rule(self, node) if rule else self._as_it_is(node)
         return self.values[self.plan.cut]
 
     def suffix(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """The latent (B, h, w, c) to logits (B, slots) and the head's input, the features (B, D)."""
-        self.values[self.plan.cut] = latent
+        self.values[self.plan.cut], self.batch = latent, latent.shape[0]
         order = self.network.operators
         for node in order[order.index(self.plan.cut) + 1 :]:
             if _is_constant_work(self.network, node):
                 continue
-            if node.target not in RULES:
+            rule = rule_for(node)
+            if rule is None:
                 raise missing_rule(self.network, node)
-            self.values[node] = RULES[node.target](self, node)
+            self.values[node] = rule(self, node)
         return self.values[self.network.output], self.value(self.plan.head.args[1])
 
     def value(self, argument: object) -> Tensor:
@@ -69,12 +72,15 @@ class Walk:
         return self.network.constants[argument.name]
 
     def operand(self, argument: Any, rank: int) -> Any:
-        """An elementwise operator's operand, tensor or number: a constant (C, 1, 1) beside a map becomes (C,)."""
+        """An elementwise operator's operand, tensor or number: a constant beside a map is turned to NHWC."""
         if not isinstance(argument, fx.Node):
             return float(argument)
         value = self.value(argument)
-        if argument.name in self.network.constants and rank == 4 and value.dim() >= 3:
-            return value.reshape(value.shape[-3])
+        if argument.name in self.network.constants and rank == 4 and value.dim() > 0:
+            shape = (*[1] * (4 - value.dim()), *value.shape)
+            if value.numel() == shape[1]:
+                return value.reshape(shape[1])
+            return op.frozen(lambda: op.to_nhwc(value.reshape(shape)).contiguous())
         return value
 
     def trainable(self, parameter: Parameter) -> Tensor:
@@ -99,10 +105,11 @@ class Walk:
 
         def read(argument: fx.Node) -> Tensor:
             value = self.value(argument)
-            return op.to_nchw(value) if argument in self.values and value.dim() == 4 else value
+            is_map = argument in self.values and isinstance(value, Tensor) and value.dim() == 4
+            return op.to_nchw(value) if is_map else value
 
         arguments = fx.node.map_arg(node.args, read)
-        result: Tensor = call(node, arguments, self.values[self.network.input].shape[0])
+        result: Tensor = call(node, arguments, self.batch)
         return op.to_nhwc(result) if isinstance(result, Tensor) and result.dim() == 4 else result
 
 
@@ -115,14 +122,15 @@ def missing_rule(network: Network, node: fx.Node) -> InputError:
     order = network.operators
     for later in order[order.index(node) :]:
         rest = order[order.index(later) + 1 :]
-        fine = all(n.target in RULES or _is_constant_work(network, n) for n in rest)
-        if fine and later.meta["val"].dim() == 4 and crossings(network, later) == {later}:
+        fine = all(rule_for(n) or _is_constant_work(network, n) for n in rest)
+        if fine and module_path(later) and is_map(later) and crossings(network, later) == {later}:
             advice = f"cut after '{module_path(later)}' instead, the nearest later place that works"
             break
     else:
         advice = "train the head only (--plan head)"
     return InputError(
-        f"module '{module_path(node)}' uses {node.target}, which has no backward of inference operators: {advice}"
+        f"module '{module_path(node) or 'top level'}' uses {node.target}, "
+        f"which has no backward of inference operators: {advice}"
     )
 
 
