@@ -316,7 +316,7 @@ def test_bad_names(open_learner: Open, tmp_path: Path) -> None:
             learner.add_class(name)
     with pytest.raises(InputError, match="nothing was observed"):
         learner.update()
-    with pytest.raises(InputError, match="unknown method 'magic'; this bundle has auto, closed-form"):
+    with pytest.raises(InputError, match="unknown method 'magic'; this bundle has auto, centre-taps, closed-form"):
         learner.update(method="magic")
     assert set(content(tmp_path / "state")) == {".lock"}
     for name in ("a", "b", "ç 東"):

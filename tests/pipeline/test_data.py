@@ -79,7 +79,8 @@ def test_digits_are_enlarged_and_split_by_class():
     assert train.images.shape[1:] == test.images.shape[1:] == (16, 16, 1)
     assert len(train) + len(test) == 1797
     assert train.classes == tuple("0123456789")
-    assert 78 <= np.bincount(test.labels).min() <= np.bincount(test.labels).max() <= 82
+    assert 76 <= np.bincount(test.labels).min() <= np.bincount(test.labels).max() <= 82
+    assert np.bincount(train.labels)[9] >= 100  # what the demo's device observes
     assert train.images.max() == 255
     assert train.images.min() == 0
 
