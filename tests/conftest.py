@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -39,51 +39,20 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _build(target: Path) -> Path:
     from pocketstep.assemble import build_bundle
-    from pocketstep.data import load_digits, normalisation
-    from pocketstep.distill import KnowledgeTransfer
     from pocketstep.export.run import Exporters
-    from pocketstep.networks import ResidualNet
-    from pocketstep.prune import shallow, thin
     from pocketstep.recipe import load_recipe
-    from pocketstep.training import fit, prepare
+    from pocketstep.stages import compress, load_material, train_teacher
 
     recipe = load_recipe("digits")
     recipe = replace(recipe, teacher=replace(recipe.teacher, epochs=6), transfer=replace(recipe.transfer, epochs=6))
     with Exporters(["executorch", "litert", "coreml"]) as exporters:
-        train, _ = load_digits(recipe.data.size, recipe.data.seed)
-        cloud = train.select(train.classes[: recipe.data.cloud_classes])
-        mean, std = normalisation(cloud)
-        common: dict[str, Any] = {"mean": mean, "std": std, "augment": True, "seed": 0}
-        teacher = ResidualNet(len(cloud.classes), 1, recipe.teacher.widths, recipe.teacher.blocks)
-        taught = recipe.teacher
-        fit(
-            teacher,
-            cloud,
-            epochs=taught.epochs,
-            batch=taught.batch,
-            learning_rate=taught.learning_rate,
-            **common,
+        material = load_material(recipe)
+        teacher = train_teacher(recipe, material).network
+        student = compress(recipe, material, teacher).network
+        bundle = build_bundle(
+            student, teacher, recipe, material.cloud, material.held_back, target, exporters, lambda stage: None
         )
-        images = prepare(cloud.per_class(recipe.compress.images_per_class).images, mean, std)
-        student, _ = thin(
-            shallow(teacher),
-            images,
-            recipe.compress.threshold,
-            min_width=recipe.compress.min_width,
-            round_to=recipe.compress.round_to,
-        )
-        transfer = recipe.transfer
-        with KnowledgeTransfer(teacher, student, transfer.weights) as loss:
-            fit(
-                student,
-                cloud,
-                epochs=transfer.epochs,
-                batch=transfer.batch,
-                learning_rate=transfer.learning_rate,
-                loss=loss,
-                **common,
-            )
-        return build_bundle(student, teacher, recipe, cloud, target, exporters, lambda stage: None).path
+    return bundle.path
 
 
 @pytest.fixture

@@ -91,6 +91,7 @@ def build_bundle(
     teacher: ResidualNet,
     recipe: Recipe,
     data: Dataset,
+    held_back: Dataset,
     target: Path,
     exporters: Exporters,
     on_stage: OnStage,
@@ -102,6 +103,7 @@ def build_bundle(
         teacher: the network whose logits go along as targets.
         recipe: plan and replay sections are used.
         data: the cloud's training images.
+        held_back: the cloud's images that no training saw.
         target: the bundle's folder, replaced when it is a bundle.
         exporters: started processes, one a runtime.
         on_stage: told what is being done.
@@ -114,7 +116,8 @@ def build_bundle(
     exporters.begin(graphs, work)
     on_stage("targets, latents and golden trace")
     model, defaults = parts.model, _hyper(parts)
-    samples = targets.replay_samples(model, teacher, data, recipe.replay.per_class, recipe.replay.held_back)
+    replayed = data.per_class(recipe.replay.per_class, recipe.data.seed)
+    samples = targets.replay_samples(model, teacher, replayed, held_back)
     first = torch.from_numpy(data.images[: recipe.plan.batch]).float()
     values = {name: entry["default"] for name, entry in defaults.items()}
     trace_bytes = golden.record(model, parts.signatures, parts.state, first, samples, values)

@@ -62,15 +62,11 @@ class Workshop:
         """The bundle; programs are always exported anew."""
         with Exporters(list(RUNTIMES), console.exported) as exporters:
             teacher, student = self.teacher(console), self.student(console)
+            material = self.material
             return build_bundle(
-                student.network,
-                teacher.network,
-                self.recipe,
-                self.material.cloud,
-                target,
-                exporters,
+                student.network, teacher.network, self.recipe, material.cloud, material.held_back, target, exporters,
                 console.stage,
-            )
+            )  # fmt: skip
 
     def _digest(self, parts: tuple[str, ...]) -> str:
         content = asdict(self.recipe)

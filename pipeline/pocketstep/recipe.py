@@ -18,11 +18,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """Which images, and how many classes the cloud knows; the rest are for devices."""
+    """Which images, and how many classes the cloud knows; the rest are for devices.
+
+    ``held_back`` is the share of the cloud's images that no training sees: on the device they judge updates.
+    """
 
     name: str
     size: int
     cloud_classes: int
+    held_back: float
     seed: int
 
 
@@ -75,10 +79,9 @@ class PlanRecipe:
 
 @dataclass(frozen=True)
 class ReplayRecipe:
-    """How many images of each class go along as latents, and which share of them judges updates."""
+    """How many of the training images of each class go along as latents."""
 
     per_class: int
-    held_back: float
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def _check_ranges(recipe: Recipe) -> None:
         "plan.pooled_cells": (recipe.plan.pooled_cells, 1, 64),
         "plan.batch": (recipe.plan.batch, 1, 4096),
         "replay.per_class": (recipe.replay.per_class, 2, 100_000),
-        "replay.held_back": (recipe.replay.held_back, 0.05, 0.9),
+        "data.held_back": (recipe.data.held_back, 0.01, 0.9),
     }
     for name, (value, low, high) in bounds.items():
         if not low <= value <= high:

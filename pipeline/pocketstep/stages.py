@@ -24,9 +24,14 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Material:
-    """The images: ``cloud`` and ``cloud_test`` of the classes that the cloud knows, ``train`` and ``test`` of all."""
+    """The images.
+
+    ``cloud``, ``held_back`` (no training sees it) and ``cloud_test`` of the classes that the cloud knows; ``train`` and
+    ``test`` of all classes.
+    """
 
     cloud: Dataset
+    held_back: Dataset
     cloud_test: Dataset
     train: Dataset
     test: Dataset
@@ -70,7 +75,8 @@ def load_material(recipe: Recipe) -> Material:
             "least one for the device"
         )
     known = list(train.classes[: recipe.data.cloud_classes])
-    return Material(train.select(known), test.select(known), train, test)
+    cloud, held_back = train.select(known).split(recipe.data.held_back, recipe.data.seed)
+    return Material(cloud, held_back, test.select(known), train, test)
 
 
 def train_teacher(recipe: Recipe, material: Material, on_progress: OnProgress | None = None) -> Trained:

@@ -36,35 +36,30 @@ def codes(latents: Tensor) -> npt.NDArray[np.int8]:
     return latents.round().clamp(-128, 127).to(torch.int8).numpy()
 
 
-def replay_samples(
-    model: LearningModel, teacher: ResidualNet, data: Dataset, per_class: int, held_back: float, seed: int = 0
-) -> Samples:
+def replay_samples(model: LearningModel, teacher: ResidualNet, trained: Dataset, held_back: Dataset) -> Samples:
     """The replay set of the bundle.
 
     Args:
         model: the student as it is compiled.
         teacher: gives the soft targets, (N, classes) logits.
-        data: the cloud's training images.
-        per_class: images of each class, chosen at random.
-        held_back: share of each class that only judges updates.
-        seed: of the choice.
+        trained: images to replay, some of the cloud's training images.
+        held_back: images that no training saw; they only judge updates.
     """
-    chosen = data.per_class(per_class, seed)
-    logits = evaluate(teacher, chosen, model.mean, model.std)
-    soft = np.full((len(chosen), model.plan.slots), NO_LOGIT, np.float32)
+    return Samples.concat([_samples(model, teacher, part, part is held_back) for part in (trained, held_back)])
+
+
+def _samples(model: LearningModel, teacher: ResidualNet, data: Dataset, held_back: bool) -> Samples:
+    logits = evaluate(teacher, data, model.mean, model.std)
+    soft = np.full((len(data), model.plan.slots), NO_LOGIT, np.float32)
     soft[:, : logits.shape[1]] = logits
-    held = np.zeros(len(chosen), np.bool_)
-    for label in np.unique(chosen.labels):
-        rows = np.flatnonzero(chosen.labels == label)
-        held[rows[: max(1, round(held_back * len(rows)))]] = True
     return Samples(
-        codes(encode(model, chosen.images)),
-        chosen.labels.astype(np.int64),
+        codes(encode(model, data.images)),
+        data.labels.astype(np.int64),
         soft,
-        np.ones(len(chosen), np.bool_),
-        held,
-        np.full(len(chosen), CLOUD, np.uint8),
-        np.zeros(len(chosen), np.bool_),
+        np.ones(len(data), np.bool_),
+        np.full(len(data), held_back, np.bool_),
+        np.full(len(data), CLOUD, np.uint8),
+        np.zeros(len(data), np.bool_),
     )
 
 

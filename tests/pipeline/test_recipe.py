@@ -36,7 +36,7 @@ def test_digits() -> None:
     assert recipe.teacher.widths == (16, 32, 64)
     assert recipe.transfer.weights == (0.1, 0.1, 1.0)
     assert recipe.plan.preset == "centre"
-    assert 0 < recipe.replay.held_back < 1
+    assert 0 < recipe.data.held_back < 1
 
 
 def test_numbers_without_a_point_are_numbers(tmp_path: Path) -> None:
@@ -79,8 +79,8 @@ def test_wrong_type(tmp_path: Path, key: str, line: str) -> None:
         ("plan.batch", "0"),
         ("plan.batch", "100000"),
         ("replay.per_class", "1"),
-        ("replay.held_back", "0.0"),
-        ("replay.held_back", "1.0"),
+        ("data.held_back", "0.0"),
+        ("data.held_back", "1.0"),
     ],
 )
 def test_out_of_range(tmp_path: Path, key: str, value: str) -> None:

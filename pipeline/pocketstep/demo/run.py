@@ -77,8 +77,8 @@ def demo(out: Path, runtimes: Sequence[str], console: Console) -> dict[str, Any]
             student = compress(recipe, material, teacher.network, console.training)
         with clock.part("compile and export"):
             bundle = build_bundle(
-                student.network, teacher.network, recipe, material.cloud, out / "digits.bundle", exporters,
-                console.stage,
+                student.network, teacher.network, recipe, material.cloud, material.held_back, out / "digits.bundle",
+                exporters, console.stage,
             )  # fmt: skip
     write_images(out / "device" / "images.npz", material)
     results = describe(recipe, material, teacher, student, bundle)
