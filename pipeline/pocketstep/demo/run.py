@@ -85,7 +85,7 @@ def demo(out: Path, runtimes: Sequence[str], console: Console) -> dict[str, Any]
     for runtime in runtimes:
         with clock.part("device"):
             console.stage(f"device process on {runtime}")
-            results["runtimes"][runtime] = device(runtime, out, student)
+            results["runtimes"][runtime] = device(runtime, out)
     results["seconds"] = clock.total()
     (out / "results.json").write_text(json.dumps(results, indent=1))
     write_report(results, out / "report.html")
@@ -122,7 +122,7 @@ def write_images(path: Path, material: Material) -> None:
     )
 
 
-def device(runtime: str, out: Path, student: Trained) -> dict[str, Any]:
+def device(runtime: str, out: Path) -> dict[str, Any]:
     """Two processes: one learns, the next finds what was learned.
 
     LiteRT runs in the interpreter that ``POCKETSTEP_DEVICE_PYTHON`` names, an environment without torch;
