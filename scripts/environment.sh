@@ -3,12 +3,12 @@ set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$ROOT"
 
-find_uv() { # uv where it is, else from pip, in an environment of its own
+find_uv() { # uv where it is, else from pip, into a folder of its own
     if command -v uv >/dev/null; then UV=uv; return; fi
     UV="$ROOT/.venv-tools/bin/uv"
     [ -x "$UV" ] && return
     echo "installing uv" >&2
-    python3 -m venv "$ROOT/.venv-tools" && "$ROOT/.venv-tools/bin/pip" install --quiet uv
+    python3 -m pip install --quiet --target "$ROOT/.venv-tools" uv
 }
 
 environment() { # environment FOLDER LOCK PACKAGE... : an environment with the locked versions and our packages
