@@ -7,7 +7,9 @@ consecutive steps is the runtime's own and errors may add up.
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +38,28 @@ class CallReport:
     def worst(self) -> float:
         """The largest of the errors."""
         return max(self.errors.values())
+
+
+@dataclass(frozen=True)
+class SignatureReport:
+    """All calls of one signature: the largest relative error, how many, median milliseconds."""
+
+    worst: float
+    calls: int
+    median_ms: float
+
+
+def by_signature(calls: Sequence[CallReport]) -> dict[str, SignatureReport]:
+    """Calls gathered by signature, in the order of their first call."""
+    grouped: dict[str, list[CallReport]] = {}
+    for call in calls:
+        grouped.setdefault(call.signature, []).append(call)
+    return {
+        name: SignatureReport(
+            max(call.worst for call in own), len(own), statistics.median(call.seconds for call in own) * 1e3
+        )
+        for name, own in grouped.items()
+    }
 
 
 def relative_error(value: npt.NDArray[np.generic], expected: npt.NDArray[np.generic]) -> float:

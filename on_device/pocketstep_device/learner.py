@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -243,13 +244,7 @@ class Learner:
         self._collect_garbage()
 
     def _keep_update(self, values: Mapping[str, Array]) -> None:
-        samples = self._samples
-        settled = Samples(
-            samples.latents, samples.labels, samples.soft_targets, samples.has_soft, samples.held_back,
-            samples.origin, np.zeros_like(samples.pending),
-        )  # fmt: skip
-        if self._version == 0:
-            self._save(self._values, samples, self._info)
+        settled = replace(self._samples, pending=np.zeros_like(self._samples.pending))
         info = {
             **self._info,
             "updates": int(self._info["updates"]) + 1,

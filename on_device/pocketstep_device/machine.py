@@ -59,23 +59,14 @@ class Machine:
             batched: inputs with N rows; cut into batches, the last one padded with zeros.
             result: the output to keep.
         """
-        return self.all_in_batches(signature, values, batched)[result]
-
-    def all_in_batches(
-        self, signature: str, values: Mapping[str, Array], batched: Mapping[str, npt.NDArray[np.generic]]
-    ) -> dict[str, Array]:
-        """As :meth:`in_batches`, every result."""
         described = self.manifest.signatures[signature]
         count = len(next(iter(batched.values())))
-        parts: list[dict[str, Array]] = []
+        parts: list[Array] = []
         for start in range(0, count, described.batch):
             rows = {k: padded(v[start : start + described.batch], described.batch) for k, v in batched.items()}
-            taken = min(described.batch, count - start)
-            outputs = self.run(signature, {**values, **rows})
-            parts.append({name: array[:taken] for name, array in outputs.items()})
-        if not parts:
-            return {o.name: np.zeros((0, *o.shape[1:]), np.float32) for o in described.outputs}
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            parts.append(self.run(signature, {**values, **rows})[result][: count - start])
+        shape = next(output.shape for output in described.outputs if output.name == result)
+        return np.concatenate(parts) if parts else np.zeros((0, *shape[1:]), np.float32)
 
 
 def padded(rows: npt.NDArray[np.generic], batch: int) -> Array:

@@ -85,10 +85,10 @@ class Update:
         able = [c for c in candidates if not c.report.old_accuracy < old_before - limit and _is_finite(c.values)]
         phases = tuple(c.report for c in candidates)
         if not able:
-            worst = max((c.report.old_accuracy for c in candidates), default=math.nan)
+            best_old = max((c.report.old_accuracy for c in candidates), default=math.nan)
             reason = (
-                f"every phase lost more than {limit:.0%} on known classes (best {worst:.1%}, before {old_before:.1%}); "
-                "rolled back. Observe more images of the new class, or check their labels"
+                f"every phase lost more than {limit:.0%} on known classes (best {best_old:.1%}, before "
+                f"{old_before:.1%}); rolled back. Observe more images of the new class, or check their labels"
             )
             return self._report(False, "", reason, old_before, old_before, math.nan, phases), self.values
         best = max(able, key=lambda c: c.score) if self.method == "auto" else able[-1]
@@ -154,7 +154,7 @@ class Update:
         rows = np.flatnonzero(usable & self.samples.pending if phase["rows"] == "new" else usable)
         if len(rows) == 0:
             return values
-        controls = {"soft_mask": self.known, **self._masks(phase, values)}
+        fixed = {"soft_mask": self.known, **self._masks(phase, values), **self._hyper(phase)}
         values = {**values, "blend": _vector(0.0)}
         batch = self.machine.manifest.signatures["step"].batch
         total = max(1, int(phase["epochs"]) * math.ceil(len(rows) / batch))
@@ -162,7 +162,7 @@ class Update:
             if not self.meter.has_time():
                 break
             rate = float(phase["learning_rate"]) * 0.5 * (1 + math.cos(math.pi * index / total))
-            feed = {**values, **controls, **self._hyper(phase, rate), **self._batch(chosen, batch)}
+            feed = {**values, **fixed, "learning_rate": _vector(rate), **self._batch(chosen, batch)}
             outputs = self.machine.run("step", feed)
             values.update({name: array for name, array in outputs.items() if name in values})
             self.loss, self.steps = float(outputs["loss"][0]), index + 1
@@ -171,11 +171,9 @@ class Update:
                 self.on_progress(Progress(name, index + 1, total, self.loss, self.meter.seconds))
         return values
 
-    def _hyper(self, phase: Mapping[str, Any], rate: float) -> Values:
-        values: Values = {}
-        for name, hyper in self.machine.manifest.hyper.items():
-            values[name] = _vector(phase.get(name, hyper.default))
-        return {**values, "learning_rate": _vector(rate)}
+    def _hyper(self, phase: Mapping[str, Any]) -> Values:
+        hyper = self.machine.manifest.hyper
+        return {name: _vector(phase.get(name, entry.default)) for name, entry in hyper.items()}
 
     def _batches(self, rows: npt.NDArray[np.int64], batch: int, total: int) -> Iterator[npt.NDArray[np.int64]]:
         """Class-balanced batches: a class at random, then one of its samples."""

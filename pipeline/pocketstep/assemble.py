@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -65,14 +65,14 @@ def plan_student(student: ResidualNet, recipe: Recipe, data: Dataset) -> Parts:
             f"the recipe's plan.pooled_cells is {cells}, which does not divide the latent's {latent.shape[1]} x "
             f"{latent.shape[2]} pixels after '{module_path(plan.cut)}'; choose a divisor"
         )
-    model = targets.with_origin(
-        LearningModel(
-            network, plan, Quantisation.of(latent), mean, std, (height, width, channels),
-            (latent.shape[1], latent.shape[2], latent.shape[3]), recipe.plan.pooled_cells, torch.zeros(()),
-        ),
-        initial_state(network, plan),
-        data,
+    model = LearningModel(
+        network, plan, Quantisation.of(latent), mean, std, (height, width, channels),
+        (latent.shape[1], latent.shape[2], latent.shape[3]), cells, torch.zeros(()),
     )  # fmt: skip
+    trained = initial_state(network, plan)
+    features = targets.joined_features(model, trained, data.images)
+    origin = features.mean(0)
+    model = replace(model, origin=origin)
     batch = recipe.plan.batch
     made = [
         sig.encode(model, batch),
@@ -82,7 +82,7 @@ def plan_student(student: ResidualNet, recipe: Recipe, data: Dataset) -> Parts:
         sig.statistics(model, batch),
         sig.solve(model),
     ]
-    state = targets.initial_state(model, initial_state(network, plan), data)
+    state = targets.initial_state(model, trained, data, features - origin)
     return Parts(model, {s.name: s for s in made}, state)
 
 
@@ -136,7 +136,7 @@ def build_bundle(
 
 
 def _hyper(parts: Parts) -> dict[str, Any]:
-    return hyper(sorted({p.group for p in parts.model.plan.trained if p.group}))
+    return hyper(sorted(set(parts.model.plan.trained_groups.values())))
 
 
 def _program_files(work: Path, runtimes: Sequence[str]) -> dict[str, Path | bytes]:

@@ -57,6 +57,11 @@ class Plan:
         """The parameters with a trainable tensor, in the order of the graph."""
         return [p for p in self.parameters.values() if p.trained is not None]
 
+    @property
+    def trained_groups(self) -> dict[str, str]:
+        """Name of every trainable tensor -> its learning-rate group, in the order of the graph."""
+        return {p.trained: p.group for p in self.trained if p.trained and p.group}
+
     def role(self, name: str) -> Role:
         """The role of a constant; constants that the plan does not list are frozen."""
         return self.parameters[name].role if name in self.parameters else "frozen"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-SOLVE: dict[str, Any] = {"kind": "solve", "name": "closed form", "shrinkage": 0.05}
+SHRINKAGE = 0.05
+SOLVE: dict[str, Any] = {"kind": "solve", "name": "closed form", "shrinkage": SHRINKAGE}
 NEW: dict[str, Any] = {
     "kind": "train",
     "name": "A: new data",
@@ -27,7 +28,7 @@ REPLAY: dict[str, Any] = {
     "distillation": 1.0,
     "temperature": 2.0,
 }
-AGAIN: dict[str, Any] = {"kind": "solve", "name": "closed form again", "shrinkage": 0.05, "refresh": True}
+AGAIN: dict[str, Any] = {**SOLVE, "name": "closed form again", "refresh": True}
 
 
 def schedules() -> dict[str, Any]:
@@ -64,7 +65,7 @@ def hyper(groups: list[str]) -> dict[str, Any]:
         "weight_decay": (1e-4, 0.0, 1.0, "L2 decay"),
         "temperature": (2.0, 0.1, 100.0, "T of the distillation"),
         "distillation": (1.0, 0.0, 100.0, "weight of the distillation"),
-        "shrinkage": (0.05, 0.0, 1.0, "share of the identity in the closed form's covariance"),
+        "shrinkage": (SHRINKAGE, 0.0, 1.0, "share of the identity in the closed form's covariance"),
         **{f"factor.{group}": (1.0, 0.0, 100.0, f"learning-rate factor of group {group}") for group in groups},
     }
     return {

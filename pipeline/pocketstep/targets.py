@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -13,6 +11,7 @@ from pocketstep.compile.oracle import Oracle
 from pocketstep.compile.signatures import LearningModel
 from pocketstep.data import Dataset, Images
 from pocketstep.networks import ResidualNet
+from pocketstep.schedules import SHRINKAGE
 from pocketstep.training import evaluate
 from pocketstep_device.samples import CLOUD, Samples
 from pocketstep_device.tensors import write_tensors
@@ -63,15 +62,12 @@ def _samples(model: LearningModel, teacher: ResidualNet, data: Dataset, held_bac
     )
 
 
-@torch.no_grad()
-def with_origin(model: LearningModel, trained: dict[str, Tensor], data: Dataset) -> LearningModel:
-    """The model with the mean of its joined features over all images as their origin."""
+def joined_features(model: LearningModel, trained: dict[str, Tensor], images: Images) -> Tensor:
+    """What the closed-form head sees of uint8 images (N, H, W, C), less the model's origin: (N, closed_size)."""
     size = model.closed_size
     zeros = {"closed.weight": torch.zeros(1, size), "closed.bias": torch.zeros(1), "blend": torch.zeros(1)}
-    latents = encode(model, data.images)
-    mask = torch.ones(model.plan.slots)
-    features = Oracle(model).classify({**trained, **zeros, "latents": latents, "class_mask": mask})["features"]
-    return replace(model, origin=features.mean(0))
+    given = {"latents": encode(model, images), "class_mask": torch.ones(model.plan.slots)}
+    return Oracle(model).classify({**trained, **zeros, **given})["features"]
 
 
 def replay_bytes(samples: Samples) -> bytes:
@@ -87,10 +83,16 @@ def replay_bytes(samples: Samples) -> bytes:
 
 
 @torch.no_grad()
-def initial_state(model: LearningModel, trained: dict[str, Tensor], data: Dataset) -> dict[str, Tensor]:
+def initial_state(
+    model: LearningModel, trained: dict[str, Tensor], data: Dataset, features: Tensor
+) -> dict[str, Tensor]:
     """Everything that changes on the device, as it leaves the cloud.
 
-    The closed-form head's statistics are of all the cloud's training images.
+    Args:
+        model: with its origin.
+        trained: the trained tensors.
+        data: all the cloud's training images; the closed-form head's statistics are theirs.
+        features: their joined features less the origin, (N, closed_size).
 
     Returns:
         Trained tensors, ``momentum.*``, ``count``, ``total``, ``second``, ``closed.*``, ``class_mask``, ``blend``.
@@ -110,9 +112,8 @@ def initial_state(model: LearningModel, trained: dict[str, Tensor], data: Datase
         "closed.bias": torch.zeros(slots),
     }
     oracle = Oracle(model)
-    features = oracle.classify({**state, "latents": encode(model, data.images)})["features"]
     labels = torch.nn.functional.one_hot(torch.from_numpy(data.labels), slots).float()
     given = {"features": features, "labels": labels, "label_weights": torch.ones(len(data))}
     state.update(oracle.statistics({**state, **given}))
-    state.update(oracle.solve({**state, "shrinkage": torch.tensor([0.05])}))
+    state.update(oracle.solve({**state, "shrinkage": torch.tensor([SHRINKAGE])}))
     return state

@@ -12,23 +12,24 @@ from pocketstep_device.errors import BundleError, MissingToolError
 from pocketstep_device.runtimes import Array
 
 
-def _binding() -> Any:
-    """The native module; its public face ``portable_lib`` also imports the whole compiler, which takes seconds."""
+def _binding() -> tuple[Any, Any]:
+    """torch and the native module, which links against its libraries.
+
+    The module's public face ``portable_lib`` also imports the whole compiler, which takes seconds.
+    """
     try:
-        import torch  # noqa: F401  the native module links against its libraries
+        import torch
         from executorch.extension.pybindings import _C
     except ImportError:
         raise MissingToolError("ExecuTorch is not installed; pip install 'pocketstep-device[executorch]'") from None
-    return _C
+    return torch, _C
 
 
 class ExecuTorchProgram:
     """A ``.pte`` file; the buffer is kept, because the module does not own it."""
 
     def __init__(self, bundle: Bundle, file: str, threads: int):
-        binding = _binding()
-        import torch
-
+        torch, binding = _binding()
         self._from_numpy: Any = torch.from_numpy
         binding._unsafe_reset_threadpool(threads)
         self._content = bundle.read(file)

@@ -33,7 +33,6 @@ class LiteRtProgram:
         source = {"model_path": str(path)} if path else {"model_content": bundle.read(file)}
         try:
             self._interpreter = interpreter(**source, num_threads=threads)
-            self._names: dict[str, Any] = self._interpreter.get_signature_list()
         except (ValueError, RuntimeError) as error:
             raise BundleError(f"LiteRT cannot load {file}: {error}. Build the bundle again") from error
         self._runners: dict[str, Callable[..., dict[str, Array]]] = {}

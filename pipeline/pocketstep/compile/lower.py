@@ -7,13 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pocketstep.compile.signatures import Signature
 from pocketstep.compile.trace import aten
 
-BACKWARD_OPERATORS = [aten._log_softmax_backward_data, aten._softmax_backward_data]
 VIEWS = {aten.view.default, aten._unsafe_view.default}
 NOTHING = {aten.detach.default, aten.alias.default, aten.clone.default, *VIEWS}
 
@@ -66,8 +64,7 @@ def lower(signature: Signature) -> Graph:
         return tuple(values[name] for name in outputs)
 
     inputs = examples(signature)
-    table: Any = get_decompositions(BACKWARD_OPERATORS)
-    traced = make_fx(function, decomposition_table=table)(*inputs)
+    traced = make_fx(function)(*inputs)
     simplify(traced)
     with torch.no_grad():
         exported = torch.export.export(_Program(traced), inputs, strict=False)

@@ -25,8 +25,7 @@ class Oracle:
 
     def __init__(self, model: LearningModel):
         self.model = model
-        self.names = [p.trained for p in model.plan.trained if p.trained is not None]
-        self.groups = {p.trained: p.group for p in model.plan.trained}
+        self.groups = model.plan.trained_groups
         self.signatures: Mapping[str, Callable[[Values], dict[str, Tensor]]] = {
             "encode": self.encode,
             "classify": self.classify,
@@ -135,7 +134,7 @@ class Oracle:
         return result
 
     def _gradients(self, v: Values, *, soft: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        leaves = {name: v[name].clone().requires_grad_() for name in self.names}
+        leaves = {name: v[name].clone().requires_grad_() for name in self.groups}
         with torch.enable_grad():
             logits, _, _ = self.forward(v, leaves)
             present = logits.masked_fill(v["class_mask"] == 0, -1e30)

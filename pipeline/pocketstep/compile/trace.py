@@ -51,20 +51,19 @@ class Network:
             if argument.name in self.constants:
                 yield self.names[argument.name], self.constants[argument.name]
 
-    def run(self, images: Tensor, replaced: Mapping[str, Tensor] | None = None) -> dict[fx.Node, Tensor]:
-        """Runs the graph with PyTorch's own operators; the oracle of everything compiled.
-
-        Args:
-            images: (N, C, H, W) float32, or the latent at ``start`` when that node is in ``replaced``.
-            replaced: qualified constant name -> tensor to use instead (a leaf that autograd shall see).
+    def run(self, images: Tensor) -> dict[fx.Node, Tensor]:
+        """Runs the graph on images (N, C, H, W) with PyTorch's own operators; the oracle of everything compiled.
 
         Returns:
             The value of every operator, NCHW.
         """
-        return self.run_from(self.input, images, replaced or {})
+        return self.run_from(self.input, images, {})
 
     def run_from(self, start: fx.Node, value: Tensor, replaced: Mapping[str, Tensor]) -> dict[fx.Node, Tensor]:
-        """As :meth:`run`, but only what comes after ``start``, whose value is given."""
+        """As :meth:`run`, but only what comes after ``start``, whose value is given.
+
+        ``replaced``: qualified constant name -> tensor to use instead (a leaf that autograd shall see).
+        """
         values: dict[fx.Node, Tensor] = {start: value}
 
         def read(node: fx.Node) -> Tensor:
@@ -96,8 +95,7 @@ def sized(shape: Sequence[int], batch: int) -> list[int]:
 
 def module_path(node: fx.Node) -> str:
     """The innermost module that an operator belongs to, for messages and cuts."""
-    stack: Mapping[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
-    paths = [path for path, _ in stack.values()]
+    paths = module_paths(node)
     return paths[-1] if paths else ""
 
 

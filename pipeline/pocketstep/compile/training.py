@@ -24,8 +24,8 @@ def step(model: LearningModel, batch: int) -> Signature:
     g <- dL/dw + decay * w;  m <- momentum * m + g;  w <- w - rate * factor * mask * m  (PyTorch's SGD; the mask
     freezes single weights, ODIL; the factor is TeAM's rate a group).
     """
-    names = [s.name for s in trained_specs(model, "", "state", "")]
-    groups = {p.trained: p.group for p in model.plan.trained}
+    groups = model.plan.trained_groups
+    names = list(groups)
 
     def function(v: Values) -> dict[str, Tensor]:
         loss, parts, gradients = _differentiate(model, v, names, with_soft=True)
@@ -61,7 +61,7 @@ def step(model: LearningModel, batch: int) -> Signature:
 
 def score(model: LearningModel, batch: int) -> Signature:
     """Adds one batch's gradients and importances (g * w)^2 (ODIL) to sums; nothing is updated."""
-    names = [s.name for s in trained_specs(model, "", "state", "")]
+    names = list(model.plan.trained_groups)
 
     def function(v: Values) -> dict[str, Tensor]:
         _, _, gradients = _differentiate(model, v, names, with_soft=False)
@@ -119,7 +119,7 @@ def _batch_specs(model: LearningModel, batch: int) -> list[Spec]:
 
 
 def _hyper_specs(model: LearningModel) -> list[Spec]:
-    groups = sorted({p.group for p in model.plan.trained if p.group})
+    groups = sorted(set(model.plan.trained_groups.values()))
     return [
         Spec("learning_rate", (1,), "hyper", "SGD's rate"),
         Spec("momentum", (1,), "hyper", "SGD's momentum"),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-import statistics
 import sys
 import time
 from dataclasses import asdict
@@ -23,7 +22,7 @@ import numpy.typing as npt
 
 from pocketstep_device import Learner
 from pocketstep_device.bundle import Bundle
-from pocketstep_device.golden import TOLERANCE, replay
+from pocketstep_device.golden import TOLERANCE, by_signature, replay
 from pocketstep_device.machine import Machine
 
 Images = npt.NDArray[np.uint8]
@@ -77,19 +76,15 @@ class Story:
         bundle = Bundle.open(self.bundle)
         machine = Machine(bundle, self.runtime, 2)
         calls = [call for _ in range(3) for call in replay(bundle, machine)]
-        worst: dict[str, float] = {}
-        seconds: dict[str, list[float]] = {}
-        for call in calls:
-            worst[call.signature] = max(call.worst, worst.get(call.signature, 0.0))
-            seconds.setdefault(call.signature, []).append(call.seconds)
-        milliseconds = {name: statistics.median(values) * 1e3 for name, values in seconds.items()}
+        reports = by_signature(calls)
+        milliseconds = {name: report.median_ms for name, report in reports.items()}
         forward = milliseconds["encode"] + milliseconds["classify"]
         return {
             "golden": {
-                "worst": max(worst.values()),
+                "worst": max(report.worst for report in reports.values()),
                 "tolerance": TOLERANCE,
                 "calls": len(calls) // 3,
-                "by_signature": worst,
+                "by_signature": {name: report.worst for name, report in reports.items()},
             },
             "timing": {
                 **{f"{name}_ms": milliseconds[name] for name in ("encode", "classify", "step")},

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pocketstep_device.bundle import Bundle
-from pocketstep_device.golden import CallReport, replay
+from pocketstep_device.golden import CallReport, by_signature, replay
 from pocketstep_device.machine import Machine
 from pocketstep_device.runtimes import MODULES
 
@@ -41,14 +41,7 @@ def validate(path: Path, runtimes: Sequence[str] | None, tolerance: float) -> di
 
 def _summary(calls: list[CallReport], tolerance: float) -> dict[str, Any]:
     worst = max(call.worst for call in calls)
-    signatures: dict[str, Any] = {}
-    for name in dict.fromkeys(call.signature for call in calls):
-        own = [call for call in calls if call.signature == name]
-        signatures[name] = {
-            "worst": max(call.worst for call in own),
-            "calls": len(own),
-            "median_ms": statistics.median(call.seconds for call in own) * 1e3,
-        }
+    signatures = {name: asdict(report) for name, report in by_signature(calls).items()}
     return {"worst": worst, "passed": worst <= tolerance, "signatures": signatures}
 
 
