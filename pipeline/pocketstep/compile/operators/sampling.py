@@ -1,0 +1,62 @@
+"""Taking every n-th pixel, windows and shifts of maps, and their transposes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pocketstep.compile.operators.layout import Pair
+
+
+def subsample(x: Tensor, stride: Pair) -> Tensor:
+    """Every ``stride``-th row and column of (B, H, W, C), by pad, reshape and a slice from zero."""
+    b, h, w, c = x.shape
+    sh, sw = stride
+    out_h, out_w = -(-h // sh), -(-w // sw)
+    x = F.pad(x, (0, 0, 0, out_w * sw - w, 0, out_h * sh - h))
+    x = x.reshape(b * out_h, sh * out_w * sw * c)[:, : out_w * sw * c]
+    return x.reshape(b * out_h * out_w, sw * c)[:, :c].reshape(b, out_h, out_w, c)
+
+
+def zero_stuff(g: Tensor, stride: Pair, size: Pair) -> Tensor:
+    """The transpose of :func:`subsample`: zeros between rows and columns, cropped to ``size``; rank <= 4 throughout."""
+    b, h, w, c = g.shape
+    sh, sw = stride
+    columns = F.pad(g.reshape(b * h, w, 1, c), (0, 0, 0, sw - 1)).reshape(b * h, 1, w * sw * c)
+    full = F.pad(columns, (0, 0, 0, sh - 1)).reshape(b, h * sh, w * sw, c)
+    grown = F.pad(full, (0, 0, 0, max(0, size[1] - w * sw), 0, max(0, size[0] - h * sh)))
+    return grown[:, : size[0], : size[1]]
+
+
+class Subsample(torch.autograd.Function):
+    """(B, H, W, C) to every ``stride``-th row and column; where a strided kernel's centre tap looks."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stride: Pair) -> Tensor:
+        ctx.stride, ctx.size = stride, (x.shape[1], x.shape[2])
+        return subsample(x, stride)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        return zero_stuff(g, ctx.stride, ctx.size), None
+
+
+class Window(torch.autograd.Function):
+    """(B, H, W, C) to the ``size`` rows and columns from ``offset`` on, zeros outside; what a kernel's tap sees."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, offset: Pair, size: Pair) -> Tensor:
+        ctx.offset, ctx.size = offset, (x.shape[1], x.shape[2])
+        return _shifted(x, offset, size)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        return _shifted(g, (-ctx.offset[0], -ctx.offset[1]), ctx.size), None, None
+
+
+def _shifted(x: Tensor, offset: Pair, size: Pair) -> Tensor:
+    ends = [start + extent - old for start, extent, old in zip(offset, size, x.shape[1:3], strict=True)]
+    return F.pad(x, (0, 0, -offset[1], ends[1], -offset[0], ends[0]))
