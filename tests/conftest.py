@@ -38,7 +38,7 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _build(target: Path) -> Path:
-    from pocketstep.assemble import build_bundle
+    from pocketstep.assemble import build_bundle, request_of
     from pocketstep.export.run import Exporters
     from pocketstep.recipe import load_recipe
     from pocketstep.stages import compress, load_material, train_teacher
@@ -50,7 +50,7 @@ def _build(target: Path) -> Path:
         teacher = train_teacher(recipe, material).network
         student = compress(recipe, material, teacher).network
         bundle = build_bundle(
-            student, teacher, recipe, material.cloud, material.held_back, target, exporters, lambda stage: None
+            student, teacher, request_of(recipe, material.cloud), material.cloud, material.held_back, target, exporters, lambda stage: None
         )
     return bundle.path
 

@@ -154,7 +154,7 @@ class Update:
         rows = np.flatnonzero(usable & self.samples.pending if phase["rows"] == "new" else usable)
         if len(rows) == 0:
             return values
-        fixed = {"soft_mask": self.known, **self._masks(phase, values), **self._hyper(phase)}
+        fixed = {**self._controls("step"), **self._masks(phase, values), **self._hyper(phase)}
         values = {**values, "blend": _vector(0.0)}
         batch = self.machine.manifest.signatures["step"].batch
         total = max(1, int(phase["epochs"]) * math.ceil(len(rows) / batch))
@@ -169,6 +169,17 @@ class Update:
             if self.on_progress:
                 name = str(phase.get("name", "train"))
                 self.on_progress(Progress(name, index + 1, total, self.loss, self.meter.seconds))
+        return values
+
+    def _controls(self, signature: str) -> Values:
+        """Masks over class slots: what protects classes protects the known ones; targets that nobody gave are zero."""
+        values: Values = {}
+        for spec in self.machine.manifest.signatures[signature].inputs:
+            if spec.source == "control" and spec.shape == self.known.shape:
+                taught = np.arange(len(self.known)) < len(self.machine.manifest.task.classes)
+                values[spec.name] = taught.astype(np.float32) if spec.name == "logit_mask" else self.known
+            elif spec.source == "batch":
+                values[spec.name] = np.zeros(spec.shape, np.float32)
         return values
 
     def _hyper(self, phase: Mapping[str, Any]) -> Values:
@@ -206,7 +217,8 @@ class Update:
     def _importance(self, values: Values, rows: npt.NDArray[np.int64], names: list[str]) -> Values:
         """(gradient * weight)^2 over known samples, summed by the program."""
         batch = self.machine.manifest.signatures["score"].batch
-        sums = {f"{kind}.{n}": np.zeros_like(values[n]) for kind in ("gradient", "importance") for n in names}
+        described = self.machine.manifest.signatures["score"]
+        sums = {s.name: np.zeros(s.shape, np.float32) for s in described.inputs if s.source == "statistics"}
         for start in range(0, len(rows), batch):
             feed = {**values, **sums, **self._batch(rows[start : start + batch], batch)}
             sums = self.machine.run("score", {**feed, "class_mask": self.known})

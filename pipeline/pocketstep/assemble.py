@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,22 +9,26 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from pocketstep import __version__, golden, targets
 from pocketstep.compile import signatures as sig
 from pocketstep.compile import training
+from pocketstep.compile.cost import cost
 from pocketstep.compile.lower import lower
+from pocketstep.compile.quantised import round_prefix
+from pocketstep.compile.sharing import compact_convolutions
 from pocketstep.compile.signatures import LearningModel, Quantisation, Signature
 from pocketstep.compile.trace import module_path, trace
-from pocketstep.compile.walk import Kernels, Walk, initial_state
-from pocketstep.data import Dataset, normalisation
+from pocketstep.compile.walk import Kernels, Walk, initial_state, unruled_prefix
+from pocketstep.data import Dataset, Images, normalisation
 from pocketstep.export import RUNTIMES
 from pocketstep.export.report import Report
 from pocketstep.export.run import Exporters
-from pocketstep.networks import ResidualNet
 from pocketstep.plan import Preset, make_plan
 from pocketstep.recipe import Recipe
+from pocketstep.request import Request
 from pocketstep.schedules import hyper, schedules
 from pocketstep.training import prepare
 from pocketstep_device.bundle import Bundle
@@ -44,54 +47,112 @@ KINDS = {"count": "statistics", "total": "statistics", "second": "statistics", "
 class Parts:
     """What a bundle is made of before its programs are exported."""
 
+    request: Request
     model: LearningModel
     signatures: dict[str, Signature]
     state: dict[str, Tensor]
 
 
-def plan_student(student: ResidualNet, recipe: Recipe, data: Dataset) -> Parts:
-    """Traces the student, assigns roles, finds the cut, and writes down every signature."""
+def request_of(recipe: Recipe, data: Dataset) -> Request:
+    """What a recipe asks for, of a network that knows the classes of ``data``."""
     mean, std = normalisation(data)
     height, width, channels = data.images.shape[1:]
-    network = trace(student, (channels, height, width))
-    plan = make_plan(
-        network, cast(Preset, recipe.plan.preset), len(data.classes) + recipe.plan.spare_classes, recipe.plan.cut
-    )
-    sample = prepare(data.images[:256], mean, std)
-    latent = Walk(network, plan, Kernels(), {}).prefix(sample.permute(0, 2, 3, 1)).detach()
-    cells = recipe.plan.pooled_cells
-    if latent.shape[1] % cells or latent.shape[2] % cells:
-        raise InputError(
-            f"the recipe's plan.pooled_cells is {cells}, which does not divide the latent's {latent.shape[1]} x "
-            f"{latent.shape[2]} pixels after '{module_path(plan.cut)}'; choose a divisor"
-        )
-    model = LearningModel(
-        network, plan, Quantisation.of(latent), mean, std, (height, width, channels),
-        (latent.shape[1], latent.shape[2], latent.shape[3]), cells, torch.zeros(()),
+    return Request(
+        recipe.name, data.classes, (height, width, channels), mean, std, cast(Preset, recipe.plan.preset),
+        recipe.plan.cut or None, spare_classes=recipe.plan.spare_classes, pooled_cells=recipe.plan.pooled_cells,
+        batch=recipe.plan.batch, replay_per_class=recipe.replay.per_class, seed=recipe.data.seed,
     )  # fmt: skip
-    trained = initial_state(network, plan)
-    features = targets.joined_features(model, trained, data.images)
-    origin = features.mean(0)
-    model = replace(model, origin=origin)
-    batch = recipe.plan.batch
+
+
+def plan_student(student: nn.Module, request: Request, data: Dataset | None) -> Parts:
+    """Traces the student, assigns roles, finds the cut, and writes down every signature.
+
+    Without ``data`` the latents' range comes from made-up images, and the closed form begins without statistics.
+    """
+    model = learning_model(student, request, data.images[:256] if data else made_up_images(request.input_shape))
+    trained = initial_state(model.network, model.plan)
+    features = None
+    if data:
+        features = targets.joined_features(model, trained, data.images)
+        model = replace(model, origin=features.mean(0))
+        features = features - model.origin
+    batch = request.batch
     made = [
         sig.encode(model, batch),
         sig.classify(model, batch),
-        training.step(model, batch),
-        training.score(model, batch),
+        training.step(model, batch, request.step),
+        training.score(model, batch, request.step),
         sig.statistics(model, batch),
         sig.solve(model),
     ]
-    state = targets.initial_state(model, trained, data, features - origin)
-    return Parts(model, {s.name: s for s in made}, state)
+    state = targets.initial_state(model, request, trained, data, features)
+    return Parts(request, model, {s.name: s for s in made}, state)
+
+
+def learning_model(student: nn.Module, request: Request, images: Images) -> LearningModel:
+    """The traced network with its plan; ``images`` give the latents' range.
+
+    Raises:
+        InputError: the network cannot be traced or planned as asked, or has not as many outputs as classes.
+    """
+    height, width, channels = request.input_shape
+    network = trace(student, (channels, height, width))
+    outputs = int(network.output.meta["val"].shape[1])
+    if outputs != len(request.classes):
+        raise InputError(
+            f"the network gives {outputs} logits, but {len(request.classes)} classes are named; name each output once"
+        )
+    plan = make_plan(
+        network, request.preset, request.slots, request.cut, roles=request.roles,
+        input_gradient=request.input_gradient, gradient_filter=request.gradient_filter,
+    )  # fmt: skip
+    if request.prefix_bits == 8:
+        round_prefix(network, plan)
+    sample = prepare(images, request.mean, request.std)
+    latent = Walk(network, plan, Kernels(), {}).prefix(sample.permute(0, 2, 3, 1)).detach()
+    cells = choose_cells(request.pooled_cells, latent.shape[1], latent.shape[2], latent.shape[3], module_path(plan.cut))
+    kernels = Kernels(compact=compact_convolutions(network, plan, request.batch, request.allowance))
+    model = LearningModel(
+        network, plan, Quantisation.of(latent), request.mean, request.std, request.input_shape,
+        (latent.shape[1], latent.shape[2], latent.shape[3]), cells, torch.zeros(()), kernels,
+    )  # fmt: skip
+    return replace(model, origin=torch.zeros(model.closed_size))
+
+
+def choose_cells(wanted: int | None, height: int, width: int, channels: int, cut: str) -> int:
+    """Cells a side of the grid that pools the latent: as asked for, or the most of 4, 2, 1 within a thousand values.
+
+    Raises:
+        InputError: the number asked for does not divide the latent's sides.
+    """
+    if wanted is None:
+        return next((n for n in (4, 2) if height % n == width % n == 0 and n * n * channels <= 1024), 1)
+    if height % wanted or width % wanted:
+        raise InputError(
+            f"{wanted} pooled cells do not divide the latent's {height} x {width} pixels after '{cut}'; "
+            "choose a divisor (plan.pooled_cells in a recipe)"
+        )
+    return wanted
+
+
+def made_up_images(shape: tuple[int, int, int], count: int = 64) -> Images:
+    """Smooth noise of every contrast, uint8 (count, H, W, C): a stand-in where nobody gave images."""
+    generator = torch.Generator().manual_seed(0)
+    height, width, channels = shape
+    scales = [torch.rand(count, channels, -(-height // s), -(-width // s), generator=generator) for s in (1, 4, 16)]
+    grown = [F.interpolate(x, size=(height, width), mode="bilinear") for x in scales]
+    contrast = torch.linspace(0.2, 1.0, count).view(-1, 1, 1, 1)
+    noise = (sum(grown) / 3 - 0.5) * 2.5 * contrast + 0.5
+    images: Images = (noise.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return images
 
 
 def build_bundle(
-    student: ResidualNet,
-    teacher: ResidualNet,
-    recipe: Recipe,
-    data: Dataset,
-    held_back: Dataset,
+    student: nn.Module,
+    teacher: nn.Module,
+    request: Request,
+    data: Dataset | None,
+    held_back: Dataset | None,
     target: Path,
     exporters: Exporters,
     on_stage: OnStage,
@@ -99,28 +160,33 @@ def build_bundle(
     """Compiles, exports and writes a bundle.
 
     Args:
-        student: the network that goes to the device.
-        teacher: the network whose logits go along as targets.
-        recipe: plan and replay sections are used.
-        data: the cloud's training images.
-        held_back: the cloud's images that no training saw.
+        student: the network that goes to the device, in evaluation mode.
+        teacher: the network whose logits go along as targets; the student itself will do.
+        request: what the bundle shall be.
+        data: the cloud's training images, or None: nothing to replay then.
+        held_back: the cloud's images that no training saw, or None.
         target: the bundle's folder, replaced when it is a bundle.
         exporters: started processes, one a runtime.
         on_stage: told what is being done.
     """
     on_stage("plan and compile")
-    parts = plan_student(student, recipe, data)
+    parts = plan_student(student, request, data)
     graphs = [lower(signature) for signature in parts.signatures.values()]
     work = target.with_name(target.name + ".programs")
     shutil.rmtree(work, ignore_errors=True)
-    exporters.begin(graphs, work)
+    exporters.begin(graphs, work, unruled_prefix(parts.model.network, parts.model.plan))
     on_stage("targets, latents and golden trace")
     model, defaults = parts.model, _hyper(parts)
-    replayed = data.per_class(recipe.replay.per_class, recipe.data.seed)
-    samples = targets.replay_samples(model, teacher, replayed, held_back)
-    first = torch.from_numpy(data.images[: recipe.plan.batch]).float()
+    samples = targets.replay_samples(model, teacher, _replayed(request, data), held_back)
+    images = data.images[: request.batch] if data else made_up_images(request.input_shape, request.batch)
     values = {name: entry["default"] for name, entry in defaults.items()}
-    trace_bytes = golden.record(model, parts.signatures, parts.state, first, samples, values)
+    shown = samples
+    if len(samples) == 0:
+        made_up = made_up_images(request.input_shape, 256)
+        shown = targets.unlabelled_samples(model, made_up, len(request.classes))
+    trace_bytes = golden.record(
+        model, parts.signatures, parts.state, _whole_batch(images, request.batch), shown, values
+    )
     on_stage(f"export to {', '.join(exporters.runtimes)}")
     reports = exporters.finish()
     on_stage("bundle")
@@ -130,13 +196,22 @@ def build_bundle(
         "golden.safetensors": trace_bytes,
         **_program_files(work, exporters.runtimes),
     }
-    bundle = write_bundle(target, _manifest(parts, recipe, data, reports, defaults), files)
+    bundle = write_bundle(target, _manifest(parts, reports, defaults), files)
     shutil.rmtree(work)
     return bundle
 
 
+def _replayed(request: Request, data: Dataset | None) -> Dataset | None:
+    return data.per_class(request.replay_per_class, request.seed) if data else None
+
+
+def _whole_batch(images: Images, batch: int) -> Tensor:
+    rows = torch.arange(batch) % len(images)
+    return torch.from_numpy(images)[rows].float()
+
+
 def _hyper(parts: Parts) -> dict[str, Any]:
-    return hyper(sorted(set(parts.model.plan.trained_groups.values())))
+    return hyper(parts.request.step, parts.model.plan.trained_groups.values())
 
 
 def _program_files(work: Path, runtimes: Sequence[str]) -> dict[str, Path | bytes]:
@@ -148,17 +223,16 @@ def _program_files(work: Path, runtimes: Sequence[str]) -> dict[str, Path | byte
     return files
 
 
-def _manifest(
-    parts: Parts, recipe: Recipe, data: Dataset, reports: dict[str, Report], defaults: dict[str, Any]
-) -> dict[str, Any]:
-    model, plan = parts.model, parts.model.plan
+def _manifest(parts: Parts, reports: dict[str, Report], defaults: dict[str, Any]) -> dict[str, Any]:
+    request, model, plan = parts.request, parts.model, parts.model.plan
+    kinds = _state_kinds(parts)
     return {
         "format": FORMAT,
         "version": VERSION,
-        "name": recipe.name,
+        "name": request.name,
         "producer": f"pocketstep {__version__}",
         "task": {
-            "classes": list(data.classes),
+            "classes": list(request.classes),
             "slots": plan.slots,
             "input": {
                 "shape": list(model.input_shape),
@@ -172,12 +246,12 @@ def _manifest(
         "plan": {"preset": plan.preset, "cut": module_path(plan.cut), "parameters": _parameters(parts)},
         "signatures": {name: _signature(s) for name, s in parts.signatures.items()},
         "state": [
-            {"name": name, "shape": list(value.shape), "dtype": "float32", "kind": _kind(name)}
+            {"name": name, "shape": list(value.shape), "dtype": "float32", "kind": kinds[name]}
             for name, value in parts.state.items()
         ],
         "hyper": defaults,
         "schedules": schedules(),
-        "cost": _cost(parts),
+        "cost": cost(model.network, plan, 1 if request.step.optimiser == "sgd" else 2).to_manifest(),
         "runtimes": {
             name: {"file": RUNTIMES[name], "versions": report.versions, "delegated": report.delegated}
             for name, report in reports.items()
@@ -209,17 +283,6 @@ def _signature(signature: Signature) -> dict[str, Any]:
     }
 
 
-def _kind(name: str) -> str:
-    return KINDS.get(name) or ("optimiser" if name.startswith("momentum.") else "parameter")
-
-
-def _cost(parts: Parts) -> dict[str, float]:
-    model = parts.model
-    trained = sum(math.prod(p.trained_shape or ()) for p in model.plan.trained)
-    everything = sum(math.prod(p.shape) for p in model.plan.parameters.values())
-    height, width, channels = model.latent_shape
-    return {
-        "parameters": float(everything),
-        "trained_parameters": float(trained),
-        "latent_bytes": float(height * width * channels),
-    }
+def _state_kinds(parts: Parts) -> dict[str, str]:
+    known = {**KINDS, **training.state_kinds(parts.model, parts.request.step)}
+    return {name: known.get(name, "parameter") for name in parts.state}

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from pocketstep.assemble import build_bundle
+from pocketstep.assemble import build_bundle, request_of
 from pocketstep.console import Console
 from pocketstep.export import RUNTIMES
 from pocketstep.export.run import Exporters
@@ -63,8 +63,9 @@ class Workshop:
         with Exporters(list(RUNTIMES), console.exported) as exporters:
             teacher, student = self.teacher(console), self.student(console)
             material = self.material
+            request = request_of(self.recipe, material.cloud)
             return build_bundle(
-                student.network, teacher.network, self.recipe, material.cloud, material.held_back, target, exporters,
+                student.network, teacher.network, request, material.cloud, material.held_back, target, exporters,
                 console.stage,
             )  # fmt: skip
 

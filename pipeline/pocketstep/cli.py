@@ -11,6 +11,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from pocketstep.cli_bench import bench, inspect
+from pocketstep.cli_export import export
 from pocketstep_device.errors import InputError, PocketstepError
 
 EPILOG = "Exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 a tool or device is missing."
@@ -138,6 +140,11 @@ def _print_table(table: Any) -> None:
     console = Console()
     console.width = max(console.width, 100)
     console.print(table)
+
+
+app.command(epilog=EPILOG)(export)
+app.command(epilog=EPILOG)(inspect)
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
+from collections import Counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +13,7 @@ if TYPE_CHECKING:
     import rich.console
 
     from pocketstep.training import Progress
+    from pocketstep_device.bundle import Bundle
 
 
 class Console:
@@ -100,3 +104,24 @@ def _title(row: dict[str, Any]) -> str:
 
 def _percent(value: float) -> str:
     return f"{value:.1%}"
+
+
+def export_summary(bundle: Bundle, *, as_json: bool, replayed: bool) -> None:
+    """What an export gave: sizes, plan, runtimes; and what is missing where no pictures were given."""
+    manifest = bundle.manifest
+    files = {name: entry.bytes for name, entry in manifest.files.items()}
+    if as_json:
+        facts = {"bundle": str(bundle.path), "files": files, "cost": dict(manifest.cost), "cut": manifest.plan.cut}
+        sys.stdout.write(json.dumps(facts) + "\n")
+        return
+    roles = Counter(p.role for p in manifest.plan.parameters if p.trained)
+    trained = ", ".join(f"{count} {role}" for role, count in sorted(roles.items()))
+    sys.stdout.write(
+        f"{bundle.path}: {sum(files.values()) / 2**20:.1f} MiB, {', '.join(manifest.runtimes)}; latent after "
+        f"'{manifest.plan.cut}', trained tensors: {trained}\n"
+    )
+    if not replayed:
+        sys.stdout.write(
+            "No pictures were given (--images): the bundle has nothing to replay, so learning a new class is not "
+            "checked against the old ones and may cost them.\n"
+        )

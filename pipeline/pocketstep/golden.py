@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pocketstep.compile.options import DEFAULT, WEIGHTS, StepOptions
 from pocketstep.compile.oracle import Oracle
 from pocketstep.compile.signatures import LearningModel, Signature
+from pocketstep_device.golden import sample
 from pocketstep_device.samples import Samples
 from pocketstep_device.tensors import write_tensors
 
 STEPS = 12
 POOL = 4  # candidates for each row of a batch
+LOSS_WEIGHT = 0.5
+LARGEST_PROJECTION = 128  # 64 KiB in the trace
+CLIP_NORMS = (0.05, 1e3)  # binding and not, in turns
 
 
 class Recorder:
     """Runs the oracle call by call; a call's inputs and outputs stay for the next ones, as in the device's replay."""
 
-    def __init__(self, model: LearningModel, signatures: dict[str, Signature], state: dict[str, Tensor]):
-        self.oracle, self.signatures = Oracle(model), signatures
+    def __init__(
+        self, model: LearningModel, signatures: dict[str, Signature], state: dict[str, Tensor], options: StepOptions
+    ):
+        self.oracle, self.signatures = Oracle(model, options), signatures
         self.values: dict[str, Tensor] = {}
         self.tensors: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {}
         self.calls: list[str] = []
-        self.fresh: dict[str, Tensor] = dict(state)
+        self.state, self.fresh = state, dict(state)
 
     def call(self, name: str, **given: Tensor) -> None:
-        """One call: given and still unused values are stored as inputs, the oracle's as expected outputs."""
+        """One call: given and still unused values are stored as inputs, the oracle's as expected outputs.
+
+        What the bundle's state holds is not stored again; of large outputs only a sample is.
+        """
         self.fresh.update(given)
         signature, index = self.signatures[name], len(self.calls)
         self.calls.append(name)
@@ -36,16 +47,23 @@ class Recorder:
             if spec.name in self.fresh:
                 value = self.fresh.pop(spec.name)
                 self.values[spec.name] = value.float()
-                self.tensors[f"{index}.in.{spec.name}"] = value.numpy()
+                if value is not self.state.get(spec.name):
+                    self.tensors[f"{index}.in.{spec.name}"] = _compact(value).numpy()
         outputs = self.oracle.signatures[name](self.values)
         for spec in signature.outputs:
             value = outputs[spec.name].detach().contiguous()
             self.values[spec.name] = value
-            self.tensors[f"{index}.out.{spec.name}"] = value.numpy()
+            self.tensors[f"{index}.out.{spec.name}"] = sample(value.numpy())
 
     def to_bytes(self) -> bytes:
         """``golden.safetensors``."""
         return write_tensors(self.tensors, {"calls": json.dumps(self.calls)})
+
+
+def _compact(value: Tensor) -> Tensor:
+    """As bytes where all values are whole numbers of 0 to 255: pixels, masks, one-hot labels."""
+    small = value.to(torch.uint8)
+    return small if value.dtype == torch.float32 and torch.equal(small.float(), value) else value
 
 
 def record(
@@ -55,6 +73,7 @@ def record(
     images: Tensor,
     samples: Samples,
     hyper: dict[str, float],
+    options: StepOptions = DEFAULT,
 ) -> bytes:
     """A trace over every signature, with ``STEPS`` consecutive steps on changing batches, rates and masks.
 
@@ -65,9 +84,10 @@ def record(
         images: (batch, H, W, C) in 0..255, for ``encode``.
         samples: replay samples of the cloud, for the rest.
         hyper: default hyper-parameters.
+        options: of ``step`` and ``score``; losses that weigh nothing by default get a weight.
     """
     generator = torch.Generator().manual_seed(0)
-    recorder = Recorder(model, signatures, state)
+    recorder = Recorder(model, signatures, state, options)
     recorder.fresh.update({name: torch.tensor([value]) for name, value in hyper.items()})
     recorder.call("encode", images=images)
     recorder.call("classify")
@@ -78,17 +98,38 @@ def record(
     zeros = {spec.name: torch.zeros(spec.shape) for spec in signatures["score"].inputs if spec.source == "statistics"}
     recorder.fresh.update(zeros)
     recorder.call("score", **_batch(recorder, "score", samples, generator))
-    masks = {s.name: s.shape for s in signatures["step"].inputs if s.name.startswith("mask.")}
-    recorder.fresh["soft_mask"] = state["class_mask"]
+    given = {s.name: s.shape for s in signatures["step"].inputs}
+    masks = {name: shape for name, shape in given.items() if name.startswith("mask.")}
+    recorder.fresh.update(_controls(state["class_mask"], hyper))
     for step in range(STEPS):
         if step % 4 == 0:
             keep = 1.0 if step == 0 else 0.5
             recorder.fresh.update({n: (torch.rand(s, generator=generator) <= keep).float() for n, s in masks.items()})
+        if step == STEPS // 2:
+            recorder.fresh.update(_projections(given, generator))
         rate = hyper["learning_rate"] * (1 - step / STEPS)
+        if options.clip:
+            recorder.fresh["clip_norm"] = torch.tensor([CLIP_NORMS[step % 2]])
         batch = _batch(recorder, "step", samples, generator)
         recorder.call("step", learning_rate=torch.tensor([rate]), **batch)
     recorder.call("classify", blend=torch.zeros(1))
     return recorder.to_bytes()
+
+
+def _controls(known: Tensor, hyper: Mapping[str, float]) -> dict[str, Tensor]:
+    """Inputs of ``step`` that stay: classes that are protected, and a weight for losses that have none by default."""
+    masks = dict.fromkeys(("soft_mask", "logit_mask", "prototype_weights"), known)
+    return {**masks, **{name: torch.tensor([LOSS_WEIGHT]) for name in WEIGHTS.values() if hyper.get(name) == 0}}
+
+
+def _projections(given: Mapping[str, tuple[int, ...]], generator: torch.Generator) -> dict[str, Tensor]:
+    """For each projection one that spares a random direction: I - u u' / (u' u); large ones stay as they are."""
+    result: dict[str, Tensor] = {}
+    for name, shape in given.items():
+        if name.startswith("projection.") and shape[0] <= LARGEST_PROJECTION:
+            u = torch.randn(shape[0], 1, generator=generator)
+            result[name] = torch.eye(shape[0]) - u @ u.T / (u * u).sum()
+    return result
 
 
 def _batch(recorder: Recorder, name: str, samples: Samples, generator: torch.Generator) -> dict[str, Tensor]:
@@ -108,10 +149,13 @@ def _batch(recorder: Recorder, name: str, samples: Samples, generator: torch.Gen
     known = int(samples.labels.max()) + 1
     drawn = torch.randint(known, (batch,), generator=generator)
     labels = torch.nn.functional.one_hot(drawn, slots).float()
+    others = {s.name: s.shape for s in recorder.signatures[name].inputs if s.name == "feature_targets"}
     return {
         "latents": torch.from_numpy(samples.latents[chosen]),
         "labels": labels * weights[:, None],
         "label_weights": weights,
         "soft_targets": torch.from_numpy(samples.soft_targets[chosen]),
         "soft_weights": weights.clone(),
+        **{key: torch.rand(shape, generator=generator) for key, shape in others.items()},
+        "feature_weights": weights.clone(),
     }

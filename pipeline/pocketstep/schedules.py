@@ -6,7 +6,10 @@ the device takes the phase that does best on held-back samples. The others are b
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+from pocketstep.compile.options import StepOptions
 
 SHRINKAGE = 0.05
 SOLVE: dict[str, Any] = {"kind": "solve", "name": "closed form", "shrinkage": SHRINKAGE}
@@ -57,18 +60,10 @@ def _schedule(meaning: str, phases: list[dict[str, Any]], max_old_loss: float) -
     return {"meaning": meaning, "phases": phases, "accept": {"max_old_loss": max_old_loss}}
 
 
-def hyper(groups: list[str]) -> dict[str, Any]:
-    """Name -> default, range and meaning (manifest's ``hyper``)."""
-    ranges: dict[str, tuple[float, float, float, str]] = {
-        "learning_rate": (0.005, 0.0, 10.0, "SGD's rate"),
-        "momentum": (0.9, 0.0, 0.999, "SGD's momentum"),
-        "weight_decay": (1e-4, 0.0, 1.0, "L2 decay"),
-        "temperature": (2.0, 0.1, 100.0, "T of the distillation"),
-        "distillation": (1.0, 0.0, 100.0, "weight of the distillation"),
-        "shrinkage": (SHRINKAGE, 0.0, 1.0, "share of the identity in the closed form's covariance"),
-        **{f"factor.{group}": (1.0, 0.0, 100.0, f"learning-rate factor of group {group}") for group in groups},
-    }
+def hyper(options: StepOptions, groups: Iterable[str]) -> dict[str, Any]:
+    """Name -> default, range and meaning (manifest's ``hyper``): the step's, and the closed form's."""
+    shrinkage = (SHRINKAGE, 0.0, 1.0, "share of the identity in the closed form's covariance")
     return {
         name: {"default": default, "min": low, "max": high, "meaning": meaning}
-        for name, (default, low, high, meaning) in ranges.items()
+        for name, (default, low, high, meaning) in {**options.hyper(groups), "shrinkage": shrinkage}.items()
     }

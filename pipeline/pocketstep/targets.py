@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from pocketstep.compile import training
 from pocketstep.compile.oracle import Oracle
 from pocketstep.compile.signatures import LearningModel
 from pocketstep.data import Dataset, Images
-from pocketstep.networks import ResidualNet
+from pocketstep.request import Request
 from pocketstep.schedules import SHRINKAGE
 from pocketstep.training import evaluate
 from pocketstep_device.samples import CLOUD, Samples
@@ -35,8 +36,10 @@ def codes(latents: Tensor) -> npt.NDArray[np.int8]:
     return latents.round().clamp(-128, 127).to(torch.int8).numpy()
 
 
-def replay_samples(model: LearningModel, teacher: ResidualNet, trained: Dataset, held_back: Dataset) -> Samples:
-    """The replay set of the bundle.
+def replay_samples(
+    model: LearningModel, teacher: nn.Module, trained: Dataset | None, held_back: Dataset | None
+) -> Samples:
+    """The replay set of the bundle; empty without images.
 
     Args:
         model: the student as it is compiled.
@@ -44,10 +47,25 @@ def replay_samples(model: LearningModel, teacher: ResidualNet, trained: Dataset,
         trained: images to replay, some of the cloud's training images.
         held_back: images that no training saw; they only judge updates.
     """
-    return Samples.concat([_samples(model, teacher, part, part is held_back) for part in (trained, held_back)])
+    parts = [_samples(model, teacher, part, part is held_back) for part in (trained, held_back) if part is not None]
+    return Samples.concat([Samples.empty(model.latent_shape, model.plan.slots), *parts])
 
 
-def _samples(model: LearningModel, teacher: ResidualNet, data: Dataset, held_back: bool) -> Samples:
+def unlabelled_samples(model: LearningModel, images: Images, classes: int) -> Samples:
+    """Latents of images without labels or teacher, for a golden trace where there is nothing to replay."""
+    count, slots = len(images), model.plan.slots
+    return Samples(
+        codes(encode(model, images)),
+        np.arange(count, dtype=np.int64) % classes,
+        np.zeros((count, slots), np.float32),
+        np.zeros(count, np.bool_),
+        np.zeros(count, np.bool_),
+        np.full(count, CLOUD, np.uint8),
+        np.zeros(count, np.bool_),
+    )
+
+
+def _samples(model: LearningModel, teacher: nn.Module, data: Dataset, held_back: bool) -> Samples:
     logits = evaluate(teacher, data, model.mean, model.std)
     soft = np.full((len(data), model.plan.slots), NO_LOGIT, np.float32)
     soft[:, : logits.shape[1]] = logits
@@ -62,12 +80,17 @@ def _samples(model: LearningModel, teacher: ResidualNet, data: Dataset, held_bac
     )
 
 
-def joined_features(model: LearningModel, trained: dict[str, Tensor], images: Images) -> Tensor:
+def joined_features(model: LearningModel, trained: dict[str, Tensor], images: Images, batch: int = 256) -> Tensor:
     """What the closed-form head sees of uint8 images (N, H, W, C), less the model's origin: (N, closed_size)."""
     size = model.closed_size
     zeros = {"closed.weight": torch.zeros(1, size), "closed.bias": torch.zeros(1), "blend": torch.zeros(1)}
-    given = {"latents": encode(model, images), "class_mask": torch.ones(model.plan.slots)}
-    return Oracle(model).classify({**trained, **zeros, **given})["features"]
+    given = {**trained, **zeros, "class_mask": torch.ones(model.plan.slots)}
+    oracle = Oracle(model)
+    parts = [
+        oracle.classify({**given, "latents": encode(model, images[start : start + batch])})["features"]
+        for start in range(0, len(images), batch)
+    ]
+    return torch.cat(parts)
 
 
 def replay_bytes(samples: Samples) -> bytes:
@@ -84,25 +107,26 @@ def replay_bytes(samples: Samples) -> bytes:
 
 @torch.no_grad()
 def initial_state(
-    model: LearningModel, trained: dict[str, Tensor], data: Dataset, features: Tensor
+    model: LearningModel, request: Request, trained: dict[str, Tensor], data: Dataset | None, features: Tensor | None
 ) -> dict[str, Tensor]:
     """Everything that changes on the device, as it leaves the cloud.
 
     Args:
         model: with its origin.
+        request: classes and the step's options.
         trained: the trained tensors.
         data: all the cloud's training images; the closed-form head's statistics are theirs.
         features: their joined features less the origin, (N, closed_size).
 
     Returns:
-        Trained tensors, ``momentum.*``, ``count``, ``total``, ``second``, ``closed.*``, ``class_mask``, ``blend``.
+        Trained tensors, the optimiser's, ``count``, ``total``, ``second``, ``closed.*``, ``class_mask``, ``blend``.
     """
     slots, size = model.plan.slots, model.closed_size
     mask = torch.zeros(slots)
-    mask[: len(data.classes)] = 1
+    mask[: len(request.classes)] = 1
     state = {
         **trained,
-        **{f"momentum.{name}": torch.zeros_like(value) for name, value in trained.items()},
+        **training.initial_state(model, request.step),
         "class_mask": mask,
         "blend": torch.zeros(1),
         "count": torch.zeros(slots),
@@ -111,9 +135,25 @@ def initial_state(
         "closed.weight": torch.zeros(slots, size),
         "closed.bias": torch.zeros(slots),
     }
+    if data is None or features is None:
+        return state
     oracle = Oracle(model)
     labels = torch.nn.functional.one_hot(torch.from_numpy(data.labels), slots).float()
     given = {"features": features, "labels": labels, "label_weights": torch.ones(len(data))}
     state.update(oracle.statistics({**state, **given}))
+    if "prototypes" in request.step.losses:
+        state.update(_prototypes(model, trained, data, labels))
     state.update(oracle.solve({**state, "shrinkage": torch.tensor([SHRINKAGE])}))
     return state
+
+
+def _prototypes(
+    model: LearningModel, trained: dict[str, Tensor], data: Dataset, labels: Tensor, batch: int = 256
+) -> dict[str, Tensor]:
+    """Class means of the head's input over the cloud's images, and how many there were."""
+    oracle, count = Oracle(model), labels.sum(0)
+    total = torch.zeros(model.plan.slots, int(model.plan.parameters[model.head_weight].shape[1]))
+    for start in range(0, len(data), batch):
+        latents = {"latents": encode(model, data.images[start : start + batch])}
+        total += labels[start : start + batch].T @ oracle.forward(latents, trained)[1]
+    return {"prototypes": total / count.clamp(min=1)[:, None], "prototype_count": count}

@@ -97,7 +97,7 @@ def test_columns_and_product_are_a_trained_convolution(geometry: Geometry) -> No
     x = drawn(2, *geometry.size, geometry.inputs)
     kernel = drawn(geometry.outputs, geometry.inputs, *geometry.kernel, seed=1)
     taps = kernel.permute(2, 3, 1, 0).reshape(-1, geometry.outputs)
-    columns = op.Columns.apply(x, geometry.kernel, geometry.stride, geometry.padding)
+    columns = op.Columns.apply(x, geometry.kernel, geometry.stride, geometry.padding, (1, 1))
     expected = op.to_nhwc(F.conv2d(op.to_nchw(x), kernel, None, geometry.stride, geometry.padding))
     assert_same(op.CentreProduct.apply(columns, taps), expected, {"x": x, "kernel": kernel})
 
@@ -164,7 +164,7 @@ CHECKED: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "Clip": (lambda x: op.Clip.apply(x, 1.0), [(2, 3, 2, 2)]),
     "CentreProduct": (op.CentreProduct.apply, [(1, 3, 2, 2), (2, 3)]),
     "CentreScale": (op.CentreScale.apply, [(1, 3, 2, 2), (2,)]),
-    "Columns": (lambda x: op.Columns.apply(x, (3, 2), (2, 1), (1, 0)), [(1, 5, 4, 2)]),
+    "Columns": (lambda x: op.Columns.apply(x, (3, 2), (2, 1), (1, 0), (1, 1)), [(1, 5, 4, 2)]),
 }
 
 

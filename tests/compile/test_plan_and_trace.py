@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from pocketstep.compile.trace import BATCH_NORM, Network, module_path, trace
 from pocketstep.compile.walk import Kernels, Walk, fold_back, initial_state
-from pocketstep.plan import PRESETS, Preset, crossings, find_head, make_plan
+from pocketstep.compile.cuts import crossings
+from pocketstep.compile.heads import find_head
+from pocketstep.plan import PRESETS, Preset, make_plan
 from pocketstep_device.errors import InputError
 
 LIMIT = 1e-5

@@ -32,6 +32,7 @@ class ExecuTorchProgram:
         torch, binding = _binding()
         self._from_numpy: Any = torch.from_numpy
         binding._unsafe_reset_threadpool(threads)
+        torch.set_num_threads(1)  # torch only copies outputs here; its own threads would spin beside ExecuTorch's
         self._content = bundle.read(file)
         try:
             self._module: Any = binding._load_for_executorch_from_buffer(self._content)

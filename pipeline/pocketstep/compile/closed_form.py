@@ -7,6 +7,7 @@ With the covariance shrunk all the way to a multiple of the identity the same fo
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pocketstep.compile.operators import column_sums, frozen, grid_pool, product, row_sums
@@ -46,17 +47,29 @@ def accumulate(
     )
 
 
-def inverse(a: Tensor, eye: Tensor) -> Tensor:
-    """Inverse of a symmetric positive definite (n, n) matrix by Newton-Schulz: X <- X (2 I - A X), products only.
+def diagonal(a: Tensor) -> Tensor:
+    """The diagonal of (n, n) as (n, 1): a row longer by one, and the diagonal is the first column."""
+    n = a.shape[0]
+    return F.pad(a.reshape(1, n * n), (0, n)).reshape(n, n + 1)[:, :1]
+
+
+def as_diagonal(values: Tensor) -> Tensor:
+    """(n, 1) as the diagonal of (n, n); without an identity matrix, which would be a constant of n * n numbers."""
+    n = values.shape[0]
+    return F.pad(values, (0, n)).reshape(1, n * (n + 1))[:, : n * n].reshape(n, n)
+
+
+def inverse(a: Tensor) -> Tensor:
+    """Inverse of a symmetric positive definite (n, n) matrix by Newton-Schulz: X <- 2 X - X A X, products only.
 
     Starts at I / ||A||_F, which converges because every eigenvalue of A X then lies in (0, 1].
     """
     size = a.shape[0]
     norm = torch.sqrt(column_sums(row_sums(a * a)))
-    eye, a = eye.reshape(1, size, size), a.reshape(1, size, size)
-    x, twice = eye / norm.reshape(1, 1, 1), eye * 2.0
+    ones = frozen(lambda: torch.ones(size, 1))
+    x, a = as_diagonal(ones / norm).reshape(1, size, size), a.reshape(1, size, size)
     for _ in range(INVERSE_ITERATIONS):
-        x = torch.bmm(x, twice - torch.bmm(a, x))
+        x = x * 2.0 - torch.bmm(x, torch.bmm(a, x))
     return x.reshape(size, size)
 
 
@@ -77,8 +90,8 @@ def discriminant(
     present = (count * mask).reshape(-1, 1)
     means = total * (mask.reshape(-1, 1) / present.clamp(min=1.0))
     within = (second - product(means * present, means, turn_a=True)) / column_sums(present).clamp(min=1.0)
-    eye = frozen(lambda: torch.eye(size))
-    level = column_sums(row_sums(within * eye)) * (1.0 / size)
-    covariance = within * (1.0 - shrinkage) + eye * (level * shrinkage.reshape(1, 1))
-    weight = product(means, inverse(covariance, eye))
+    ones = frozen(lambda: torch.ones(size, 1))
+    level = column_sums(diagonal(within)) * (1.0 / size)
+    covariance = within * (1.0 - shrinkage) + as_diagonal(ones * (level * shrinkage.reshape(1, 1)))
+    weight = product(means, inverse(covariance))
     return weight, row_sums(weight * means).reshape(-1) * -0.5

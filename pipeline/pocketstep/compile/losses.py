@@ -1,7 +1,7 @@
-"""Losses over class slots, of which only the unmasked ones exist; each with its gradient written out.
+"""Losses, each a weighted mean over the batch with its gradient written out, of what the delegate takes.
 
-The gradient of both losses with respect to the logits is a difference of two softmaxes, so the backward needs no
-logarithm and stays inside the delegate.
+Over class slots only those that the mask says exist count. The gradient of the softmax losses with respect to the
+logits is a difference of two softmaxes, so that the backward needs no logarithm.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pocketstep.compile.operators import product, row_sums
 
 ABSENT = 1e4  # taken from the logit of a class that does not exist: its probability is exactly zero in fp32
 SMALLEST = 1e-30
+NEAR = 1e-3  # a distance of logits that counts as none
 
 
 def masked(logits: Tensor, mask: Tensor) -> Tensor:
@@ -80,3 +82,63 @@ class Distillation(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None, None]:
         target, ours, shares, temperature = ctx.saved_tensors
         return (ours - target) * (shares * (g * temperature)).reshape(-1, 1), None, None, None, None
+
+
+class LogitDistance(torch.autograd.Function):
+    """Distance of the logits from the cached ones (Zhao et al. 2022, section 4.1, J1), a weighted mean over the batch.
+
+    The paper's root of the sum of squares, over the classes that the teacher knows. ``NEAR`` squared under the root
+    lets the gradient fade where the distance is nothing but rounding, as in the first step from the device's own
+    targets.
+
+    Inputs: logits (B, slots); targets (B, slots); mask (slots,), 1 for a class that the teacher knows; weights (B,), 0
+    where there is no target. Gradient: share * difference / distance.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
+        difference = (logits - targets) * mask
+        distance = torch.sqrt(row_sums(difference * difference) + NEAR * NEAR)
+        shares = _shares(weights)
+        ctx.save_for_backward(difference, distance, shares)
+        return product(shares, distance).reshape(1)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
+        difference, distance, shares = ctx.saved_tensors
+        return difference * ((shares * g).reshape(-1, 1) / distance), None, None, None
+
+
+class FeatureDistance(torch.autograd.Function):
+    """Squared distance of l2-normalised features from the cached ones, a weighted mean over the batch, (1,).
+
+    Zhao et al. 2022, section 4.1, equation 4 and Jb, on pooled features. The paper takes the root; without it the
+    loss is 2 (1 - cosine), its equation 3, and has a gradient where both agree.
+
+    Inputs: features (B, D) and targets (B, L), both of any norm; the features are padded with zeros to L >= D, as the
+    paper does for a thinner student; weights (B,), 0 where there is no target. Gradient, with q the unit features, t
+    the unit targets and d = 2 share (q - t): (d - q (q . d)) / |features|, of the first D.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        ctx.size = features.shape[1]
+        spare = targets.shape[1] - ctx.size
+        unit, scale = _unit(F.pad(features, (0, spare)) if spare else features)
+        difference = unit - _unit(targets)[0]
+        shares = _shares(weights)
+        ctx.save_for_backward(unit, scale, difference, shares)
+        return product(shares, row_sums(difference * difference)).reshape(1)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        unit, scale, difference, shares = ctx.saved_tensors
+        towards = difference * (shares * (g * 2.0)).reshape(-1, 1)
+        gradient = (towards - unit * row_sums(unit * towards)) * scale
+        return gradient[:, : ctx.size] if ctx.size < gradient.shape[1] else gradient, None, None
+
+
+def _unit(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (B, D) scaled to length one, and the scales (B, 1)."""
+    scale = torch.rsqrt(row_sums(x * x) + 1e-12)
+    return x * scale, scale

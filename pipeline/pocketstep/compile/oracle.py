@@ -6,25 +6,36 @@ operators, of their backward rules or of the delegate-friendly losses is used he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, fx
 
+from pocketstep.compile import oracle_optimisers
+from pocketstep.compile.heads import features_node
+from pocketstep.compile.options import DEFAULT, StepOptions
+from pocketstep.compile.oracle_losses import losses
 from pocketstep.compile.signatures import LearningModel, Values
+from pocketstep.compile.surrogates import surrogates
 from pocketstep.compile.trace import aten
 from pocketstep.compile.walk import fold_back
+from pocketstep.plan import Parameter
 
 ABSENT = float("-inf")
 
 
 class Oracle:
-    """Reference results by signature: values by name in, outputs by name out, as in ``signatures`` and ``training``."""
+    """Reference results by signature: values by name in, outputs by name out, as in ``signatures`` and ``training``.
 
-    def __init__(self, model: LearningModel):
-        self.model = model
+    Args:
+        model: what was compiled.
+        options: those of its ``step`` and ``score``.
+    """
+
+    def __init__(self, model: LearningModel, options: StepOptions = DEFAULT):
+        self.model, self.options = model, options
         self.groups = model.plan.trained_groups
         self.signatures: Mapping[str, Callable[[Values], dict[str, Tensor]]] = {
             "encode": self.encode,
@@ -48,9 +59,11 @@ class Oracle:
         model = self.model
         latent = model.latent(v["latents"])
         weights = fold_back(model.network, model.plan, leaves)
-        values = model.network.run_from(model.plan.cut, latent.permute(0, 3, 1, 2), weights)
-        features = model.plan.head.args[1]
-        return values[model.network.output], values[features], latent  # type: ignore[index]
+        special = surrogates(model.network, model.plan, weights)
+        values = model.network.run_from(model.plan.cut, latent.permute(0, 3, 1, 2), weights, special)
+        features = values[features_node(model.plan.head)]
+        features = features.mean((2, 3)) if features.dim() == 4 else features
+        return values[model.network.output], features, latent
 
     @torch.no_grad()
     def margins(self, v: Values) -> Tensor:
@@ -109,51 +122,78 @@ class Oracle:
         return {"closed.weight": weight.float(), "closed.bias": (-0.5 * (weight * means).sum(1)).float()}
 
     def score(self, v: Values) -> dict[str, Tensor]:
-        """Autograd's gradients of the cross-entropy."""
-        gradients, _ = self._gradients(v, soft=False)
+        """Autograd's gradients of the cross-entropy; covariances by ``unfold``, class means one by one."""
+        gradients, _ = self.gradients(v, StepOptions(losses=("labels",)))
         result: dict[str, Tensor] = {}
         for name, gradient in gradients.items():
             result[f"gradient.{name}"] = v[f"gradient.{name}"] + gradient
             result[f"importance.{name}"] = v[f"importance.{name}"] + (gradient * v[name]).square()
+        if self.options.projection == "matrix":
+            result.update(self._covariances(v))
+        if "prototypes" in self.options.losses:
+            result.update(self._class_means(v))
         return result
 
     def step(self, v: Values) -> dict[str, Tensor]:
-        """``torch.optim.SGD`` on autograd's gradients; masked weights are put back afterwards."""
-        gradients, result = self._gradients(v, soft=True)
-        for name, gradient in gradients.items():
-            weight = v[name].clone().requires_grad_()
-            weight.grad = gradient
-            rate = float(v["learning_rate"]) * float(v[f"factor.{self.groups[name]}"])
-            optimiser = torch.optim.SGD(
-                [weight], rate, momentum=float(v["momentum"]), weight_decay=float(v["weight_decay"])
-            )
-            optimiser.state[weight]["momentum_buffer"] = v[f"momentum.{name}"].clone()
-            optimiser.step()
-            result[name] = torch.where(v[f"mask.{name}"] > 0, weight.detach(), v[name])
-            result[f"momentum.{name}"] = optimiser.state[weight]["momentum_buffer"]
-        return result
+        """``torch.optim`` on autograd's gradients; masked weights are put back afterwards."""
+        gradients, result = self.gradients(v, self.options)
+        leaves = {name: v[name].clone().requires_grad_() for name in self.groups}
+        for name, leaf in leaves.items():
+            leaf.grad = gradients[name].clone()
+        if self.options.clip:
+            result["gradient_norm"] = oracle_optimisers.clip(v, leaves)
+        optimiser = oracle_optimisers.make(self.options, v, leaves, self.groups)
+        oracle_optimisers.load_state(optimiser, v, leaves)
+        optimiser.step()
+        moved = oracle_optimisers.restrict(v, leaves)
+        return {**result, **moved, **oracle_optimisers.read_state(optimiser, v, leaves)}
 
-    def _gradients(self, v: Values, *, soft: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def gradients(self, v: Values, options: StepOptions) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Of the weighted sum of the losses, by trained tensor; and every loss, (1,) each."""
         leaves = {name: v[name].clone().requires_grad_() for name in self.groups}
         with torch.enable_grad():
-            logits, _, _ = self.forward(v, leaves)
-            present = logits.masked_fill(v["class_mask"] == 0, -1e30)
-            each = -(present.log_softmax(1) * v["labels"]).sum(1)
-            label_loss = (each * v["label_weights"]).sum() / v["label_weights"].sum().clamp(min=1e-6)
-            loss, losses = label_loss, {"label_loss": label_loss}
-            if soft:
-                losses["soft_loss"] = self._distillation(v, logits)
-                loss = label_loss + float(v["distillation"]) * losses["soft_loss"]
-            losses["loss"] = loss
-            gradients = torch.autograd.grad(loss, list(leaves.values()))
-        values = {name: value.detach().reshape(1) for name, value in losses.items()}
+            logits, features, _ = self.forward(v, leaves)
+            parts = losses(v, options, logits, features, leaves)
+            gradients = torch.autograd.grad(parts["loss"].sum(), list(leaves.values()))
+        values = {name: value.detach().reshape(1) for name, value in parts.items()}
         return dict(zip(leaves, gradients, strict=True)), values
 
-    @staticmethod
-    def _distillation(v: Values, logits: Tensor) -> Tensor:
-        temperature, old = float(v["temperature"]), v["soft_mask"] > 0
-        target = (v["soft_targets"][:, old] / temperature).softmax(1)
-        ours = (logits[:, old] / temperature).log_softmax(1)
-        each = F.kl_div(ours, target, reduction="none").sum(1)
-        weights = v["soft_weights"]
-        return (each * weights).sum() / weights.sum().clamp(min=1e-6) * temperature**2
+    @torch.no_grad()
+    def _covariances(self, v: Values) -> dict[str, Tensor]:
+        """Of what each centre, or each tap of a whole kernel, sees."""
+        model = self.model
+        weights = fold_back(model.network, model.plan, v)
+        latent = model.latent(v["latents"]).permute(0, 3, 1, 2)
+        values = model.network.run_from(model.plan.cut, latent, weights)
+        result: dict[str, Tensor] = {}
+        for p, node in self._convolutions(values):
+            arguments: Any = node.args
+            x, _, _, stride, padding, dilation = arguments[:6]
+            columns = F.unfold(values[x], p.shape[2:], dilation, padding, stride)  # (B, I * kh * kw, places)
+            columns = columns.reshape(len(columns), p.shape[1], -1, columns.shape[2]).transpose(1, 2)
+            middle = p.shape[2] // 2 * p.shape[3] + p.shape[3] // 2
+            seen = (columns[:, middle] if p.role == "centre" else columns.flatten(1, 2)).double()
+            sums = torch.einsum("bip,b,bjp->ij", seen, v["label_weights"].double(), seen)
+            name = f"covariance.{p.trained}"
+            result[name] = v[name] + sums.to(v[name].dtype)
+        return result
+
+    def _convolutions(self, values: Mapping[fx.Node, Tensor]) -> Iterator[tuple[Parameter, fx.Node]]:
+        """Convolutions of all channels at once that have a trained kernel."""
+        trained = {p.name: p for p in self.model.plan.trained if p.role != "head"}
+        for node in values:
+            if node.target is aten.convolution.default and node.args[8] == 1 and isinstance(node.args[1], fx.Node):
+                name = self.model.network.names[node.args[1].name]
+                if name in trained:
+                    yield trained[name], node
+
+    @torch.no_grad()
+    def _class_means(self, v: Values) -> dict[str, Tensor]:
+        _, features, _ = self.forward(v, v)
+        count, means = v["prototype_count"].clone(), v["prototypes"].clone()
+        for feature, label, weight in zip(features, v["labels"], v["label_weights"], strict=True):
+            slot = int(label.argmax())
+            if weight > 0 and label.any():
+                count[slot] += weight
+                means[slot] += (feature - means[slot]) * weight / count[slot]
+        return {"prototypes": means, "prototype_count": count}

@@ -1,130 +1,167 @@
-"""``step`` and ``score``: forward, loss, backward and optimiser as one function without side effects."""
+"""``step`` and ``score``: forward, losses, backward and optimiser as one function without side effects."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from pocketstep.compile import losses
-from pocketstep.compile.operators import frozen
-from pocketstep.compile.signatures import (
-    LearningModel,
-    Signature,
-    Spec,
-    Values,
-    class_mask_spec,
-    latents_spec,
-    trained_specs,
-)
+from pocketstep.compile import objective, optimisers
+from pocketstep.compile.operators import column_sums, product, rows
+from pocketstep.compile.options import DEFAULT, LOSSES, MEANINGS, OUTPUTS, WEIGHTS, StepOptions
+from pocketstep.compile.signatures import LearningModel, Signature, Spec, Values, class_mask_spec, trained_specs
+from pocketstep.compile.trace import aten
+
+LABELS_ONLY = StepOptions(losses=("labels",))
 
 
-def step(model: LearningModel, batch: int) -> Signature:
-    """One step of SGD with momentum on cross-entropy and distillation.
+def step(model: LearningModel, batch: int, options: StepOptions = DEFAULT) -> Signature:
+    """One step of the optimiser on the weighted sum of the losses.
 
-    g <- dL/dw + decay * w;  m <- momentum * m + g;  w <- w - rate * factor * mask * m  (PyTorch's SGD; the mask
-    freezes single weights, ODIL; the factor is TeAM's rate a group).
+    The gradients g come first; ``clip`` multiplies them all with min(1, clip_norm / norm), the norm of those of
+    weights that may move (mask * g). The optimiser makes an update u of them and of its moments, and
+    w <- w - rate * factor * mask * P u: the factor is TeAM's rate a group, the mask freezes single weights (ODIL), P
+    is CsKO's projection, after the moments; without one, P u is u.
+
+    Raises:
+        InputError: the options do not fit the network.
     """
-    groups = model.plan.trained_groups
-    names = list(groups)
+    objective.check(model, options)
+    groups, projected = model.plan.trained_groups, projected_sizes(model, options)
 
     def function(v: Values) -> dict[str, Tensor]:
-        loss, parts, gradients = _differentiate(model, v, names, with_soft=True)
-        result = {"loss": loss, "label_loss": parts[0], "soft_loss": parts[1]}
-        for name, gradient in zip(names, gradients, strict=True):
-            weight = v[name].detach()
-            velocity = v["momentum"] * v[f"momentum.{name}"] + gradient + v["weight_decay"] * weight
+        there_and_back = objective.differentiate(model, v, options)
+        result, gradients = dict(there_and_back.losses), there_and_back.gradients
+        if options.clip:
+            norm = optimisers.norm(v[f"mask.{name}"] * gradient for name, gradient in gradients.items())
+            factor = optimisers.clip_factor(norm, v["clip_norm"])
+            gradients = {name: gradient * factor for name, gradient in gradients.items()}
+            result["gradient_norm"] = norm
+        optimiser = optimisers.BY_NAME[options.optimiser](options, v)
+        for name, gradient in gradients.items():
+            update, moments = optimiser.update(name, gradient)
+            if name in projected:
+                update = product(v[f"projection.{name}"], update)
             rate = v["learning_rate"] * v[f"factor.{groups[name]}"]
-            result[name] = weight - rate * (v[f"mask.{name}"] * velocity)
-            result[f"momentum.{name}"] = velocity
-        return result
+            result[name] = v[name].detach() - rate * (v[f"mask.{name}"] * update)
+            result.update(moments)
+        return {**result, **optimiser.shared}
 
+    hyper = options.hyper(groups.values())
     inputs = [
-        *_batch_specs(model, batch),
-        Spec("soft_targets", (batch, model.plan.slots), "batch", "cached logits of the old classes"),
-        Spec("soft_weights", (batch,), "batch", "weight of the distillation of each sample, 0 without target"),
-        class_mask_spec(model),
-        Spec("soft_mask", (model.plan.slots,), "control", "1 for a class that is distilled"),
-        *_hyper_specs(model),
+        *objective.label_specs(model, batch),
+        *objective.target_specs(model, batch, options),
+        *(Spec(name, (1,), "hyper", meaning) for name, (_, _, _, meaning) in hyper.items()),
         *trained_specs(model, "mask.", "control", "1 where a weight may move, 0 where it is frozen"),
         *trained_specs(model, "", "state", "trained tensor"),
-        *trained_specs(model, "momentum.", "state", "optimiser's momentum"),
+        *optimisers.state_specs(model, options),
+        *_projection_specs(model, options),
+        *(s for s in _prototype_specs(model, options) if s.name == "prototypes"),
     ]
-    outputs = [
-        Spec("loss", (1,), "result", "label_loss + distillation * soft_loss"),
-        Spec("label_loss", (1,), "result", "cross-entropy"),
-        Spec("soft_loss", (1,), "result", "distillation"),
-        *trained_specs(model, "", "state", "trained tensor"),
-        *trained_specs(model, "momentum.", "state", "optimiser's momentum"),
-    ]
-    return Signature("step", batch, tuple(inputs), tuple(_paired(outputs, names)), function)
+    return Signature("step", batch, tuple(inputs), tuple(_step_outputs(model, options)), function)
 
 
-def score(model: LearningModel, batch: int) -> Signature:
-    """Adds one batch's gradients and importances (g * w)^2 (ODIL) to sums; nothing is updated."""
-    names = list(model.plan.trained_groups)
+def score(model: LearningModel, batch: int, options: StepOptions = DEFAULT) -> Signature:
+    """Adds one batch to sums; nothing is updated.
+
+    Gradients of the cross-entropy and importances (g * w)^2 (ODIL). With ``projection``, the uncentred covariances
+    X'X of what the projected taps see, at every place of every sample (CsKO's, after Adam-NSCL; its code averages the
+    batch first). With the loss ``prototypes``, the class means of the features, going on from those given.
+    """
+    projected = projected_sizes(model, options)
 
     def function(v: Values) -> dict[str, Tensor]:
-        _, _, gradients = _differentiate(model, v, names, with_soft=False)
+        there_and_back = objective.differentiate(model, v, LABELS_ONLY)
         result: dict[str, Tensor] = {}
-        for name, gradient in zip(names, gradients, strict=True):
+        for name, gradient in there_and_back.gradients.items():
             result[f"gradient.{name}"] = v[f"gradient.{name}"] + gradient
             result[f"importance.{name}"] = v[f"importance.{name}"] + (gradient * v[name].detach()) ** 2
+        for name in projected:
+            seen = there_and_back.tap_inputs[name]
+            weighted = seen * v["label_weights"].reshape(-1, 1, 1, 1)
+            result[f"covariance.{name}"] = v[f"covariance.{name}"] + product(rows(weighted), rows(seen), turn_a=True)
+        if "prototypes" in options.losses:
+            result.update(_class_means(v, there_and_back.features))
         return result
 
-    sums = [
-        *trained_specs(model, "gradient.", "statistics", "sum of gradients"),
-        *trained_specs(model, "importance.", "statistics", "sum of (gradient * weight)^2"),
-    ]
+    gradients = trained_specs(model, "gradient.", "statistics", "sum of gradients")
+    importances = trained_specs(model, "importance.", "statistics", "sum of (gradient * weight)^2")
+    covariances = [Spec(f"covariance.{n}", (i, i), "statistics", "sum of X'X of inputs") for n, i in projected.items()]
+    others = [*covariances, *_prototype_specs(model, options)]
     inputs = [
-        *_batch_specs(model, batch),
+        *objective.label_specs(model, batch),
         class_mask_spec(model),
         *trained_specs(model, "", "state", "trained tensor"),
-        *sums,
+        *gradients,
+        *importances,
+        *others,
     ]
-    by_name = {s.name: s for s in sums}
-    ordered = [by_name[f"{kind}.{name}"] for name in names for kind in ("gradient", "importance")]
-    return Signature("score", batch, tuple(inputs), tuple(ordered), function)
+    outputs = [spec for pair in zip(gradients, importances, strict=True) for spec in pair]
+    return Signature("score", batch, tuple(inputs), (*outputs, *others), function)
 
 
-def _paired(outputs: list[Spec], names: list[str]) -> list[Spec]:
-    """Outputs in the order in which the function makes them."""
-    by_name = {s.name: s for s in outputs}
-    order = ["loss", "label_loss", "soft_loss", *(n for name in names for n in (name, f"momentum.{name}"))]
-    return [by_name[name] for name in order]
+def initial_state(model: LearningModel, options: StepOptions = DEFAULT) -> dict[str, Tensor]:
+    """What ``step`` and ``score`` keep beside the trained tensors, as it leaves the cloud.
+
+    Moments and prototypes are zero, powers one, projections the identity.
+    """
+    kind = optimisers.BY_NAME[options.optimiser]
+    state = {s.name: torch.zeros(s.shape) for s in optimisers.state_specs(model, options)}
+    state.update({name: torch.ones(1) for name in kind.scalars})
+    state.update({s.name: torch.eye(s.shape[0]) for s in _projection_specs(model, options)})
+    state.update({s.name: torch.zeros(s.shape) for s in _prototype_specs(model, options)})
+    return state
 
 
-def _differentiate(
-    model: LearningModel, v: Values, names: list[str], *, with_soft: bool
-) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, ...]]:
-    leaves = [v[name].detach().requires_grad_() for name in names]
-    with torch.enable_grad():
-        logits, _ = model.suffix(model.latent(v["latents"]), dict(zip(names, leaves, strict=True)))
-        label_loss = losses.CrossEntropy.apply(logits, v["labels"], v["class_mask"], v["label_weights"])
-        loss, soft_loss = label_loss, label_loss
-        if with_soft:
-            soft_loss = losses.Distillation.apply(
-                logits, v["soft_targets"], v["soft_mask"], v["temperature"], v["soft_weights"]
-            )
-            loss = label_loss + v["distillation"] * soft_loss
-        gradients = torch.autograd.grad(loss, leaves, frozen(lambda: torch.ones(1)))
-    return loss.detach(), (label_loss.detach(), soft_loss.detach()), gradients
+def state_kinds(model: LearningModel, options: StepOptions = DEFAULT) -> dict[str, str]:
+    """The manifest's kind of each tensor of :func:`initial_state`."""
+    return {
+        **{s.name: "optimiser" for s in optimisers.state_specs(model, options)},
+        **{s.name: "control" for s in _projection_specs(model, options)},
+        **{s.name: "statistics" for s in _prototype_specs(model, options)},
+    }
 
 
-def _batch_specs(model: LearningModel, batch: int) -> list[Spec]:
+def projected_sizes(model: LearningModel, options: StepOptions) -> dict[str, int]:
+    """Trained kernels whose update is projected -> how many inputs they have: those that mix all channels."""
+    if options.projection == "none":
+        return {}
+    network = model.network
+    convolutions = [n for n in network.operators if n.target is aten.convolution.default and n.args[8] == 1]
+    dense = {name for node in convolutions for name, _ in network.weights(node)}
+    return {
+        p.trained: p.trained_shape[0]
+        for p in model.plan.trained
+        if p.trained and p.trained_shape and p.role in ("centre", "full") and p.name in dense
+    }
+
+
+def _step_outputs(model: LearningModel, options: StepOptions) -> list[Spec]:
+    weighted = [f"{weight} * {OUTPUTS[loss]}" for loss, weight in WEIGHTS.items() if loss in options.losses]
+    kind = optimisers.BY_NAME[options.optimiser]
+    state = {s.name: s for s in [*trained_specs(model, "", "state", "trained tensor"),
+                                 *optimisers.state_specs(model, options)]}  # fmt: skip
+    order = [prefix + name for name in model.plan.trained_groups for prefix in ("", *kind.moments)]
     return [
-        latents_spec(model, batch),
-        Spec("labels", (batch, model.plan.slots), "batch", "one-hot"),
-        Spec("label_weights", (batch,), "batch", "weight of the cross-entropy of each sample, 0 for padding"),
+        Spec("loss", (1,), "result", " + ".join(["label_loss", *weighted])),
+        *(Spec(OUTPUTS[loss], (1,), "result", MEANINGS[loss]) for loss in LOSSES if loss in options.losses),
+        *([Spec("gradient_norm", (1,), "result", "norm of all gradients before clipping")] if options.clip else []),
+        *(state[name] for name in (*order, *kind.scalars)),
     ]
 
 
-def _hyper_specs(model: LearningModel) -> list[Spec]:
-    groups = sorted(set(model.plan.trained_groups.values()))
-    return [
-        Spec("learning_rate", (1,), "hyper", "SGD's rate"),
-        Spec("momentum", (1,), "hyper", "SGD's momentum"),
-        Spec("weight_decay", (1,), "hyper", "L2 decay"),
-        Spec("temperature", (1,), "hyper", "T of the distillation"),
-        Spec("distillation", (1,), "hyper", "weight of the distillation"),
-        *(Spec(f"factor.{group}", (1,), "hyper", f"learning-rate factor of group {group}") for group in groups),
-    ]
+def _projection_specs(model: LearningModel, options: StepOptions) -> list[Spec]:
+    meaning = "matrix that the update is multiplied with, from the left"
+    return [Spec(f"projection.{n}", (i, i), "state", meaning) for n, i in projected_sizes(model, options).items()]
+
+
+def _prototype_specs(model: LearningModel, options: StepOptions) -> list[Spec]:
+    return objective.prototype_specs(model) if "prototypes" in options.losses else []
+
+
+def _class_means(v: Values, features: Tensor) -> dict[str, Tensor]:
+    """Running means: mean + (sum of the batch - mean * number in the batch) / number in all."""
+    chosen = v["labels"] * v["label_weights"].reshape(-1, 1)
+    number = column_sums(chosen).reshape(-1)
+    count, means = v["prototype_count"] + number, v["prototypes"]
+    change = product(chosen, features, turn_a=True) - means * number.reshape(-1, 1)
+    return {"prototypes": means + change / count.reshape(-1, 1).clamp(min=1e-6), "prototype_count": count}

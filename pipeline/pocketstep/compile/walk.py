@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from pocketstep.compile import operators as op
+from pocketstep.compile.heads import features_node
 from pocketstep.compile.rules import rule_for
-from pocketstep.compile.trace import Network, call, module_path
-from pocketstep.plan import Parameter, Plan, crossings, is_map
-from pocketstep_device.errors import InputError
+from pocketstep.compile.rules.convolution import Geometry
+from pocketstep.compile.rules.missing import missing_rule
+from pocketstep.compile.trace import Network, module_path
+from pocketstep.compile.values import Values
+from pocketstep.plan import Parameter, Plan
 
 
 @dataclass
 class Kernels:
-    """The constants of all convolutions, built once and shared by every signature that runs them."""
+    """The constants of all convolutions, built once and shared by every signature that runs them.
+
+    ``compact``: convolutions whose input gradient must do without a second constant, for the program's size.
+    """
 
     made: dict[str, op.Convolution] = field(default_factory=dict)
+    compact: frozenset[str] = frozenset()
 
 
-class Walk:
+class Walk(Values):
     """One run of a stretch of the graph.
 
     Args:
@@ -34,104 +40,68 @@ class Walk:
     """
 
     def __init__(self, network: Network, plan: Plan, kernels: Kernels, state: Mapping[str, Tensor]):
-        self.network, self.plan, self.kernels, self.state = network, plan, kernels, state
-        self.values: dict[fx.Node, Tensor] = {}
-        self.batch = 0
+        super().__init__(network)
+        self.plan, self.kernels, self.state = plan, kernels, state
+        self.tap_inputs: dict[str, Tensor] = {}
 
     def prefix(self, images: Tensor) -> Tensor:
         """Images (B, H, W, C), normalised, to the latent (B, h, w, c); any operator is welcome here."""
-        self.values[self.network.input], self.batch = images, images.shape[0]
+        self.put(self.network.input, images)
+        self.batch = images.shape[0]
         order = self.network.operators
         for node in order[: order.index(self.plan.cut) + 1]:
+            if self.is_constant(node):
+                continue
             rule = rule_for(node)
-            self.values[node] = rule(self, node) if rule else self._as_it_is(node)
-        return self.values[self.plan.cut]
+            if rule is None:
+                self.run_as_it_is(node)
+            else:
+                self.put(node, rule(self, node))
+        return self.value(self.plan.cut)
 
     def suffix(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """The latent (B, h, w, c) to logits (B, slots) and the head's input, the features (B, D)."""
-        self.values[self.plan.cut], self.batch = latent, latent.shape[0]
+        self.put(self.plan.cut, latent)
+        self.batch = latent.shape[0]
         order = self.network.operators
         for node in order[order.index(self.plan.cut) + 1 :]:
-            if _is_constant_work(self.network, node):
+            if self.is_constant(node):
                 continue
             rule = rule_for(node)
             if rule is None:
                 raise missing_rule(self.network, node)
-            self.values[node] = rule(self, node)
-        return self.values[self.network.output], self.value(self.plan.head.args[1])
-
-    def value(self, argument: object) -> Tensor:
-        """The value of an argument: an activation or a constant."""
-        if isinstance(argument, fx.Node) and argument in self.values:
-            return self.values[argument]
-        return self.constant(argument)
-
-    def constant(self, argument: object) -> Tensor:
-        """The tensor of a constant argument."""
-        assert isinstance(argument, fx.Node), argument
-        return self.network.constants[argument.name]
-
-    def operand(self, argument: Any, rank: int) -> Any:
-        """An elementwise operator's operand, tensor or number: a constant beside a map is turned to NHWC."""
-        if not isinstance(argument, fx.Node):
-            return float(argument)
-        value = self.value(argument)
-        if argument.name in self.network.constants and rank == 4 and value.dim() > 0:
-            shape = (*[1] * (4 - value.dim()), *value.shape)
-            if value.numel() == shape[1]:
-                return value.reshape(shape[1])
-            return op.frozen(lambda: op.to_nhwc(value.reshape(shape)).contiguous())
-        return value
+            self.put(node, rule(self, node))
+        features = self.value(features_node(self.plan.head))
+        features = op.Pool.apply(features) if features.dim() == 4 else features
+        return self.value(self.network.output), features
 
     def trainable(self, parameter: Parameter) -> Tensor:
         """The variable that stands for a trained parameter."""
         assert parameter.trained is not None
         return self.state[parameter.trained]
 
-    def convolution(
-        self, node: fx.Node, stride: op.Pair, padding: op.Pair, dilation: op.Pair, groups: int
-    ) -> op.Convolution:
+    def convolution(self, node: fx.Node, geometry: Geometry) -> op.Convolution:
         """The constants of a convolution; a centre role leaves the ring, its centre set to zero (CsKO)."""
         if node.name not in self.kernels.made:
             assert isinstance(node.args[1], fx.Node)
             kernel, bias = self.constant(node.args[1]), self.network.constant(node.args[2])
             if self.plan.role(self.network.names[node.args[1].name]) == "centre":
                 kernel = op.frozen(lambda: ring(self.constant(node.args[1])))
-            self.kernels.made[node.name] = op.Convolution(kernel, bias, stride, padding, dilation, groups)
+            self.kernels.made[node.name] = op.Convolution(
+                kernel, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups,
+                node.name in self.kernels.compact,
+            )  # fmt: skip
         return self.kernels.made[node.name]
 
-    def _as_it_is(self, node: fx.Node) -> Tensor:
-        """An operator without a rule, in the frozen prefix: PyTorch's own, between permutes."""
 
-        def read(argument: fx.Node) -> Tensor:
-            value = self.value(argument)
-            is_map = argument in self.values and isinstance(value, Tensor) and value.dim() == 4
-            return op.to_nchw(value) if is_map else value
-
-        arguments = fx.node.map_arg(node.args, read)
-        result: Tensor = call(node, arguments, self.batch)
-        return op.to_nhwc(result) if isinstance(result, Tensor) and result.dim() == 4 else result
-
-
-def _is_constant_work(network: Network, node: fx.Node) -> bool:
-    return bool(node.all_input_nodes) and all(a.name in network.constants for a in node.all_input_nodes)
-
-
-def missing_rule(network: Network, node: fx.Node) -> InputError:
-    """The error for an operator that cannot be trained through, with the nearest later cut that works."""
+def unruled_prefix(network: Network, plan: Plan) -> dict[str, str]:
+    """Operators of the frozen prefix that only PyTorch's own lowering knows -> the first module that uses each."""
     order = network.operators
-    for later in order[order.index(node) :]:
-        rest = order[order.index(later) + 1 :]
-        fine = all(rule_for(n) or _is_constant_work(network, n) for n in rest)
-        if fine and module_path(later) and is_map(later) and crossings(network, later) == {later}:
-            advice = f"cut after '{module_path(later)}' instead, the nearest later place that works"
-            break
-    else:
-        advice = "train the head only (--plan head)"
-    return InputError(
-        f"module '{module_path(node) or 'top level'}' uses {node.target}, "
-        f"which has no backward of inference operators: {advice}"
-    )
+    found: dict[str, str] = {}
+    for node in order[: order.index(plan.cut) + 1]:
+        if rule_for(node) is None:
+            found.setdefault(str(node.target), module_path(node))
+    return found
 
 
 def initial_state(network: Network, plan: Plan) -> dict[str, Tensor]:
@@ -146,13 +116,37 @@ def initial_state(network: Network, plan: Plan) -> dict[str, Tensor]:
 
 
 def _initial(value: Tensor, parameter: Parameter) -> Tensor:
+    shape = parameter.trained_shape or ()
     if parameter.role == "head":
-        spare = (0, 0) * (value.dim() - 1) + (0, (parameter.trained_shape or value.shape)[0] - value.shape[0])
-        return torch.nn.functional.pad(value, spare).clone()
-    if parameter.role == "full":
-        return value.permute(2, 3, 1, 0).reshape(parameter.trained_shape or ()).contiguous()
-    centre = value[:, :, value.shape[2] // 2, value.shape[3] // 2]
-    return centre[:, 0].clone() if parameter.trained_shape == (value.shape[0],) else centre.t().contiguous()
+        spare = shape[0] - value.shape[0]
+        rows = value.reshape(value.shape[0], *shape[1:])
+        return torch.nn.functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, spare)).clone()
+    if parameter.role == "centre":
+        value = value[:, :, value.shape[2] // 2, value.shape[3] // 2, None, None]
+    return to_products(value, shape)
+
+
+def to_products(kernel: Tensor, shape: Sequence[int]) -> Tensor:
+    """Taps of a kernel (O, I/G, kh, kw) as the products that train them.
+
+    Dense (kh*kw*I, O); grouped (G, kh*kw*I/G, O/G); depthwise (C,) for one tap or (kh*kw, C).
+    """
+    outputs, inputs, height, width = kernel.shape
+    groups = shape[0] if len(shape) == 3 else 1
+    if shape == (outputs,) or (inputs == 1 and tuple(shape) == (height * width, outputs) and groups == 1):
+        return kernel.reshape(outputs, -1).t().reshape(shape).contiguous()
+    grouped = kernel.reshape(groups, outputs // groups, inputs, height, width).permute(0, 3, 4, 2, 1)
+    return grouped.reshape(shape).contiguous()
+
+
+def from_products(value: Tensor, kernel: Sequence[int]) -> Tensor:
+    """The counterpart of :func:`to_products`; ``kernel`` is the shape (O, I/G, kh, kw)."""
+    outputs, inputs, height, width = kernel
+    groups = value.shape[0] if value.dim() == 3 else 1
+    if value.dim() == 1 or (inputs == 1 and tuple(value.shape) == (height * width, outputs)):
+        return value.reshape(height * width, outputs).t().reshape(outputs, 1, height, width)
+    grouped = value.reshape(groups, height, width, inputs, outputs // groups).permute(0, 4, 3, 1, 2)
+    return grouped.reshape(outputs, inputs, height, width)
 
 
 def fold_back(network: Network, plan: Plan, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -165,10 +159,11 @@ def fold_back(network: Network, plan: Plan, state: Mapping[str, Tensor]) -> dict
     for p in plan.trained:
         value = state[p.trained or ""]
         if p.role == "full":
-            _, inputs, height, width = p.shape
-            value = value.reshape(height, width, inputs, -1).permute(3, 2, 0, 1)
+            value = from_products(value, p.shape)
         elif p.role == "centre":
             value = _with_centre(by_name[p.name], value)
+        elif len(p.shape) == 4:
+            value = value.reshape(*value.shape, 1, 1)
         plain[p.name] = value
     return plain
 
@@ -182,6 +177,6 @@ def ring(kernel: Tensor) -> Tensor:
 
 def _with_centre(kernel: Tensor, centre: Tensor) -> Tensor:
     height, width = kernel.shape[2:]
-    tap = (centre[:, None] if centre.dim() == 1 else centre.t())[:, :, None, None]
+    tap = from_products(centre, (*kernel.shape[:2], 1, 1))
     after: Sequence[int] = (width - 1 - width // 2, height - 1 - height // 2)
     return ring(kernel) + torch.nn.functional.pad(tap, (width // 2, after[0], height // 2, after[1]))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pocketstep import __version__
-from pocketstep.assemble import build_bundle
+from pocketstep.assemble import build_bundle, request_of
 from pocketstep.camera import CAMERAS
 from pocketstep.console import Console
 from pocketstep.demo.report import write_report
@@ -76,8 +76,9 @@ def demo(out: Path, runtimes: Sequence[str], console: Console) -> dict[str, Any]
         with clock.part("compress"):
             student = compress(recipe, material, teacher.network, console.training)
         with clock.part("compile and export"):
+            request = request_of(recipe, material.cloud)
             bundle = build_bundle(
-                student.network, teacher.network, recipe, material.cloud, material.held_back, out / "digits.bundle",
+                student.network, teacher.network, request, material.cloud, material.held_back, out / "digits.bundle",
                 exporters, console.stage,
             )  # fmt: skip
     write_images(out / "device" / "images.npz", material)
@@ -179,13 +180,13 @@ def describe(recipe: Recipe, material: Material, teacher: Trained, student: Trai
                 {"name": p.name, "role": p.role, "shape": list(p.shape), "trained": p.trained}
                 for p in manifest.plan.parameters
             ],
-            "trained_parameters": int(manifest.cost["trained_parameters"]),
-            "all_parameters": int(manifest.cost["parameters"]),
+            "trained_parameters": int(manifest.cost["bytes.trained"]) // 4,
+            "all_parameters": int(manifest.cost["bytes.parameters"]) // 4,
         },
         "bundle": {
             "files": {name: entry.bytes for name, entry in manifest.files.items()},
             "bytes": sum(entry.bytes for entry in manifest.files.values()),
-            "latent_bytes": int(manifest.cost["latent_bytes"]),
+            "latent_bytes": int(manifest.cost["bytes.latent"]),
         },
         "old_classes": list(material.cloud.classes),
         "new_class": material.train.classes[len(material.cloud.classes)],

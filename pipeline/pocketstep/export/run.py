@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import IO
@@ -26,6 +27,8 @@ from pocketstep.export import RUNTIMES
 from pocketstep.export.report import Report
 from pocketstep_device.errors import CheckFailedError, InputError, PocketstepError
 
+END = "pocketstep: "
+"""Before the last words of an exporter that knows why it failed."""
 OnDone = Callable[[str, float], None]
 
 
@@ -84,12 +87,17 @@ class Exporters:
                     process.stdin.close()
             self._logs[name].close()
 
-    def begin(self, graphs: Sequence[Graph], target: Path) -> None:
-        """Hands the graphs over; program files will be in ``target``."""
+    def begin(self, graphs: Sequence[Graph], target: Path, modules: Mapping[str, str] | None = None) -> None:
+        """Hands the graphs over; program files will be in ``target``.
+
+        ``modules``: operators that a runtime may not know -> the module that uses them, for the error.
+        """
         self._target, self._start = target, time.monotonic()
         save_graphs(graphs, target / "graphs")
         for name, process in self._processes.items():
-            order = [str(target / "graphs"), str(target / RUNTIMES[name]), str(target / f"{name}.json")]
+            order = [
+                str(target / "graphs"), str(target / RUNTIMES[name]), str(target / f"{name}.json"), dict(modules or {}),
+            ]  # fmt: skip
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):  # it died before; finish() says why
                 process.stdin.write(json.dumps(order).encode() + b"\n")
@@ -117,7 +125,10 @@ class Exporters:
 
 def _last_words(log: IO[bytes]) -> str:
     log.seek(0)
-    lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    text = log.read().decode(errors="replace")
+    if END in text:
+        return text.rsplit(END, 1)[1].strip()
+    lines = [line for line in text.splitlines() if line.strip()]
     return " ".join(lines[-4:]) or "it said nothing"
 
 
@@ -130,13 +141,29 @@ def main() -> int:
     line = sys.stdin.readline()
     if not line:
         return 0
-    graphs, target, report = json.loads(line)
+    graphs, target, report, modules = json.loads(line)
     try:
         exporter.export(load_graphs(Path(graphs)), Path(target)).write(Path(report))
     except PocketstepError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"\n{END}{error}\n")
         return error.exit_code
+    except Exception as error:  # of a converter: which operator it was is somewhere in its text
+        traceback.print_exc()
+        sys.stderr.write(f"\n{END}{explained(sys.argv[1], f'{type(error).__name__}: {error}', modules)}\n")
+        return CheckFailedError.exit_code
     return 0
+
+
+def explained(runtime: str, text: str, modules: Mapping[str, str]) -> str:
+    """A converter's error as one sentence that names the operator and its module where they can be known."""
+    for operator, module in modules.items():
+        if operator.split(".")[1] in text:
+            return (
+                f"{runtime} has no operator for {operator}, which module '{module}' uses in the frozen prefix; "
+                f"replace that module, or leave this runtime out with --runtime"
+            )
+    first = next((line for line in text.splitlines() if line.strip()), "it said nothing")
+    return f"{first[:400]}; leave this runtime out with --runtime, or report this network"
 
 
 if __name__ == "__main__":

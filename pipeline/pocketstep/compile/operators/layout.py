@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import prod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 aten = torch.ops.aten
 Pair = tuple[int, int]
+MOST_JOINED = 4  # tensors that both runtimes' XNNPACK concatenates in one operator
 
 
 def to_nchw(x: Tensor) -> Tensor:
@@ -51,3 +54,32 @@ def column_sums(x: Tensor) -> Tensor:
 def rows(x: Tensor) -> Tensor:
     """(B, H, W, C) to (B*H*W, C)."""
     return x.reshape(-1, x.shape[-1])
+
+
+def joined(parts: Sequence[Tensor], axis: int) -> Tensor:
+    """Concatenation, by as many at a time as every delegate takes."""
+    rest = list(parts)
+    while len(rest) > 1:
+        some = [rest[index : index + MOST_JOINED] for index in range(0, len(rest), MOST_JOINED)]
+        rest = [torch.cat(few, axis) if len(few) > 1 else few[0] for few in some]
+    return rest[0]
+
+
+def framed(x: Tensor, top: int, bottom: int, left: int, right: int, value: float = 0.0) -> Tensor:
+    """(B, H, W, C) with a frame of ``value`` around it; a negative width crops, by a slice."""
+    if min(top, bottom, left, right) < 0:
+        rows_end, columns_end = x.shape[1] + min(0, bottom), x.shape[2] + min(0, right)
+        x = x[:, max(0, -top) : rows_end, max(0, -left) : columns_end]
+    sides = [max(0, side) for side in (left, right, top, bottom)]
+    return F.pad(x, (0, 0, *sides), value=value) if any(sides) else x
+
+
+def fitted(x: Tensor, axis: int, before: int, behind: int, value: float = 0.0) -> Tensor:
+    """One axis with ``value`` added at both ends, or cropped where negative; any rank, as three axes."""
+    shape = list(x.shape)
+    if before < 0 or behind < 0:
+        x = x.narrow(axis, max(0, -before), shape[axis] + min(0, before) + min(0, behind))
+    if before > 0 or behind > 0:
+        flat = x.reshape(prod(shape[:axis]), x.shape[axis], prod(shape[axis + 1 :]))
+        x = F.pad(flat, (0, 0, max(0, before), max(0, behind)), value=value)
+    return x.reshape(*shape[:axis], shape[axis] + before + behind, *shape[axis + 1 :])

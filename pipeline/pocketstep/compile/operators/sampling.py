@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pocketstep.compile.operators.layout import Pair
+from pocketstep.compile.operators.layout import Pair, framed, joined
 
 
 def subsample(x: Tensor, stride: Pair) -> Tensor:
@@ -59,4 +60,28 @@ class Window(torch.autograd.Function):
 
 def _shifted(x: Tensor, offset: Pair, size: Pair) -> Tensor:
     ends = [start + extent - old for start, extent, old in zip(offset, size, x.shape[1:3], strict=True)]
-    return F.pad(x, (0, 0, -offset[1], ends[1], -offset[0], ends[0]))
+    return framed(x, -offset[0], ends[0], -offset[1], ends[1])
+
+
+def phases(x: Tensor, stride: Pair) -> list[Tensor]:
+    """(B, H, W, C), whose sides the stride divides, as one map for each offset within a stride, row by row."""
+    b, h, w, c = x.shape
+    sh, sw = stride
+    height, width = h // sh, w // sw
+    result = []
+    for row in range(sh):
+        of_row = x if sh == 1 else x.reshape(b * height, sh * w * c)[:, row * w * c : (row + 1) * w * c]
+        pixels = of_row.reshape(b * height * width, sw * c)
+        parts = [pixels] if sw == 1 else [pixels[:, i * c : (i + 1) * c] for i in range(sw)]
+        result += [part.reshape(b, height, width, c) for part in parts]
+    return result
+
+
+def interleaved(parts: Sequence[Tensor], stride: Pair) -> Tensor:
+    """The counterpart of :func:`phases`, by concatenation."""
+    b, height, width, c = parts[0].shape
+    sh, sw = stride
+    by_row = [joined(parts[row * sw : (row + 1) * sw], 3) for row in range(sh)]
+    lines = [line.reshape(b * height, width * sw * c) for line in by_row]
+    whole = joined(lines, 1)
+    return whole.reshape(b, height * sh, width * sw, c)

@@ -62,3 +62,54 @@ class CentreScale(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         return g * weight, column_sums(rows(g * x)).reshape(-1)
+
+
+class GroupedProduct(torch.autograd.Function):
+    """(B, H, W, taps*I) x (G, taps*I/G, O/G): one product a group of channels, as one batch of products."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, taps: int) -> Tensor:
+        grouped = _by_group(x, weight.shape[0], taps)
+        ctx.save_for_backward(grouped, weight)
+        ctx.shape, ctx.taps = x.shape, taps
+        return _side_by_side(torch.bmm(grouped, weight), 1).reshape(*x.shape[:3], -1)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        grouped = _by_group(g, weight.shape[0], 1)
+        back = _side_by_side(torch.bmm(grouped, weight.transpose(1, 2)), ctx.taps)
+        return back.reshape(ctx.shape), torch.bmm(x.transpose(1, 2), grouped), None
+
+
+def _by_group(x: Tensor, groups: int, taps: int) -> Tensor:
+    """(B, H, W, taps*I) to (G, B*H*W, taps*I/G)."""
+    per_group = x.shape[3] // (taps * groups)
+    return rows(x).reshape(-1, taps, groups, per_group).permute(2, 0, 1, 3).reshape(groups, -1, taps * per_group)
+
+
+def _side_by_side(x: Tensor, taps: int) -> Tensor:
+    """(G, n, taps*I/G) to (n, taps*I)."""
+    groups, n, width = x.shape
+    return x.reshape(groups, n, taps, width // taps).permute(1, 2, 0, 3).reshape(n, groups * width)
+
+
+class DepthwiseTaps(torch.autograd.Function):
+    """(B, H, W, taps*C) x (taps, C): all taps of a depthwise kernel."""
+
+    @staticmethod
+    def forward(ctx: Any, columns: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(columns, weight)
+        taps, channels = weight.shape
+        weighted = columns * weight.reshape(-1)
+        parts = [weighted[..., tap * channels : (tap + 1) * channels] for tap in range(taps)]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        columns, weight = ctx.saved_tensors
+        tiled = torch.cat([g] * len(weight), 3)
+        return tiled * weight.reshape(-1), column_sums(rows(tiled * columns)).reshape(weight.shape)

@@ -2,41 +2,89 @@
 
 from __future__ import annotations
 
+import operator
+from math import prod
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, fx
+from torch import fx
 
 from pocketstep.compile import operators as op
-from pocketstep.compile.rules.table import rank, rule
-from pocketstep.compile.trace import aten, sized
+from pocketstep.compile.layouts import Laid
+from pocketstep.compile.rules.table import argument, rule
+from pocketstep.compile.trace import EXAMPLE_BATCH, aten, expanded, sized
 
 if TYPE_CHECKING:
     from pocketstep.compile.walk import Walk
 
 
-@rule(aten.view.default, aten._unsafe_view.default)
-def view(walk: Walk, node: fx.Node) -> Tensor:
-    """Any; a feature map goes back to NCHW first, unless it is one pixel that is flattened: the same order."""
-    arguments: Any = node.args
-    x, shape = arguments[:2]
-    value = walk.value(x)
-    if rank(x) == 4 and (value.shape[1] * value.shape[2] > 1 or rank(node) != 2):
-        value = op.to_nchw(value)
-    result = value.reshape(sized(shape, walk.batch))
-    return op.to_nhwc(result) if rank(node) == 4 else result
+def _keeps_batch_first(node: fx.Node) -> bool:
+    shape: Any = node.args[1]
+    return bool(shape[0] < 0 or shape[0] % EXAMPLE_BATCH == 0)
+
+
+@rule(aten.view.default, aten._unsafe_view.default, takes=_keeps_batch_first)
+def view(walk: Walk, node: fx.Node) -> Laid:
+    """Any whose first dimension is made of the batch."""
+    x, shape = walk.laid(node.args[0]), sized(argument(node, 1, None), walk.batch)
+    if -1 in shape:
+        shape[shape.index(-1)] = x.tensor.numel() // -prod(shape)
+    return x.viewed(shape)
 
 
 @rule(aten.clone.default, aten.alias.default, aten.detach.default)
-def identity(walk: Walk, node: fx.Node) -> Tensor:
+def identity(walk: Walk, node: fx.Node) -> Laid:
     """Nothing: dropout in eval mode and copies end here."""
-    return walk.value(node.args[0])
+    return walk.laid(node.args[0])
 
 
 @rule(aten.permute.default)
-def permute(walk: Walk, node: fx.Node) -> Tensor:
-    """Of an activation, or the transpose of a constant in front of a product; the linear rule looks through that."""
-    arguments: Any = node.args
-    value = walk.value(arguments[0])
-    if rank(node) != 4:
-        return value.permute(arguments[1])
-    return op.to_nhwc(op.to_nchw(value).permute(arguments[1]))
+def permute(walk: Walk, node: fx.Node) -> Laid:
+    """Another order of the same value."""
+    return walk.laid(node.args[0]).permuted(argument(node, 1, None))
+
+
+@rule(aten.squeeze.dims)
+def squeeze(walk: Walk, node: fx.Node) -> Laid:
+    """Drops dimensions of size 1; others stay, as ATen has it."""
+    x, dimensions = walk.laid(node.args[0]), argument(node, 1, None)
+    return x.without([dimension for dimension in dimensions if x.shape[dimension % x.rank] == 1])
+
+
+@rule(aten.unsqueeze.default)
+def unsqueeze(walk: Walk, node: fx.Node) -> Laid:
+    """A dimension of size 1 more."""
+    x, place = walk.laid(node.args[0]), argument(node, 1, None)
+    shape = list(x.shape)
+    shape.insert(place % (x.rank + 1), 1)
+    return x.viewed(shape)
+
+
+@rule(aten.expand.default)
+def expand(walk: Walk, node: fx.Node) -> Laid:
+    """Repeats along dimensions of size 1; new ones come first."""
+    x = walk.laid(node.args[0])
+    sizes = expanded(x.shape, argument(node, 1, None), walk.batch)
+    added = len(sizes) - x.rank
+    x = x.viewed([*[1] * added, *x.shape]) if added else x
+    return Laid(op.Repeat.apply(x.tensor, [sizes[dimension] for dimension in x.order]), x.order)
+
+
+@rule(aten.repeat.default, takes=lambda node: bool(argument(node, 1, None)[0] == 1))
+def repeat(walk: Walk, node: fx.Node) -> Laid:
+    """Copies one behind the other; not of the batch."""
+    times, x = argument(node, 1, None), walk.laid(node.args[0])
+    x = x.viewed([*[1] * (len(times) - x.rank), *x.shape])
+    for dimension, count in enumerate(times):
+        if count > 1:
+            x = Laid(op.Concatenate.apply(x.axis(dimension), *[x.tensor] * count), x.order)
+    return x
+
+
+@rule(operator.getitem)
+def piece(walk: Walk, node: fx.Node) -> Laid:
+    """One of several results."""
+    source: Any = node.args[0]
+    index: Any = node.args[1]
+    values: Any = walk.values[source]
+    result: Laid = values[index]
+    return result
