@@ -49,8 +49,9 @@ def _build(target: Path) -> Path:
         material = load_material(recipe)
         teacher = train_teacher(recipe, material).network
         student = compress(recipe, material, teacher).network
+        request = request_of(recipe, material.cloud)
         bundle = build_bundle(
-            student, teacher, request_of(recipe, material.cloud), material.cloud, material.held_back, target, exporters, lambda stage: None
+            student, teacher, request, material.cloud, material.held_back, target, exporters, lambda stage: None
         )
     return bundle.path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from small_networks import CLASSES, SLOTS, learning_model, residual_net
@@ -64,9 +65,14 @@ class Compiled:
     """A network's model, signatures and oracle for one preset and one set of options."""
 
     def __init__(
-        self, preset: Preset, options: StepOptions = DEFAULT, net: nn.Module | None = None, cut: str | None = None
+        self,
+        preset: Preset,
+        options: StepOptions = DEFAULT,
+        net: nn.Module | None = None,
+        cut: str | None = None,
+        **how: Any,
     ) -> None:
-        made = learning_model(net or residual_net(), preset, cut if net else CUTS[preset])
+        made = learning_model(net or residual_net(), preset, cut if net else CUTS[preset], **how)
         self.model: LearningModel = made
         self.use(options)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from pocketstep.compile.sharing import compact_convolutions
 from pocketstep.compile.signatures import LearningModel, Quantisation
 from pocketstep.compile.trace import trace
 from pocketstep.compile.walk import Kernels, Walk
@@ -66,14 +70,19 @@ def conv(inputs: int = 4, outputs: int = 4, kernel: int = 3, **options: int) -> 
     return nn.Conv2d(inputs, outputs, kernel, padding=options.pop("padding", kernel // 2), **options)
 
 
-def learning_model(net: nn.Module, preset: Preset, cut: str | None, cells: int = 2) -> LearningModel:
+def learning_model(
+    net: nn.Module, preset: Preset, cut: str | None, cells: int = 2, allowance: float = 9.0, **how: Any
+) -> LearningModel:
     """The compiler's model of a one-channel network with spare slots and a made-up origin."""
     network = trace(net, (1, SIZE, SIZE))
-    plan = make_plan(network, preset, SLOTS, cut)
+    plan = make_plan(network, preset, SLOTS, cut, **how)
+    kernels = Kernels(compact=compact_convolutions(network, plan, 6, allowance))
     images = torch.randn(16, SIZE, SIZE, 1, generator=torch.Generator().manual_seed(0))
     latent = Walk(network, plan, Kernels(), {}).prefix(images).detach()
     shape = (latent.shape[1], latent.shape[2], latent.shape[3])
     quantisation = Quantisation.of(latent)
-    model = LearningModel(network, plan, quantisation, (0.4,), (0.3,), (SIZE, SIZE, 1), shape, cells, torch.zeros(()))
+    model = LearningModel(
+        network, plan, quantisation, (0.4,), (0.3,), (SIZE, SIZE, 1), shape, cells, torch.zeros(()), kernels
+    )
     origin = torch.randn(model.closed_size, generator=torch.Generator().manual_seed(1)) * 0.1
-    return LearningModel(network, plan, quantisation, (0.4,), (0.3,), (SIZE, SIZE, 1), shape, cells, origin)
+    return replace(model, origin=origin)

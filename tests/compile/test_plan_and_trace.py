@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from small_networks import CLASSES, SIZE, SLOTS, Head, assert_close, conv, randomised, residual_net
 from torch import Tensor, nn
 
-from pocketstep.compile.trace import BATCH_NORM, Network, module_path, trace
-from pocketstep.compile.walk import Kernels, Walk, fold_back, initial_state
 from pocketstep.compile.cuts import crossings
 from pocketstep.compile.heads import find_head
+from pocketstep.compile.trace import BATCH_NORM, Network, module_path, trace
+from pocketstep.compile.walk import Kernels, Walk, fold_back, initial_state
 from pocketstep.plan import PRESETS, Preset, make_plan
 from pocketstep_device.errors import InputError
 

@@ -34,10 +34,9 @@ class Clip(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         (y,) = ctx.saved_tensors
         low, high = ctx.bounds
-        mask = positive(y - low) if low else torch.ceil(torch.clamp(y, max=0.5))
-        if high is not None:
-            mask = mask * positive(high - y)
-        return g * mask, None, None
+        room = y - low if low else y
+        room = room if high is None else room * (high - y)  # not negative: y lies between
+        return g * torch.ceil(torch.clamp(room, max=0.5)), None, None
 
 
 class Clamp(torch.autograd.Function):

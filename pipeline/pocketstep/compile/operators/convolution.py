@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pocketstep.compile.operators.layout import Pair, aten, frozen, rows, to_nchw, to_nhwc
+from pocketstep.compile.operators.layout import Pair, aten, frozen, joined, rows, to_nchw, to_nhwc
 from pocketstep.compile.operators.sampling import interleaved, subsample, zero_stuff
 
 
@@ -140,7 +140,7 @@ class Columns(torch.autograd.Function):
             return subsample(x, stride)
         extent = dilation[0] * (kernel[0] - 1), dilation[1] * (kernel[1] - 1)
         x = _padded(x, (padding[1], padding[1], padding[0], padding[0]))
-        return torch.cat([subsample(_window(x, offset, extent), stride) for offset in tap_offsets(kernel, dilation)], 3)
+        return joined([subsample(_window(x, offset, extent), stride) for offset in tap_offsets(kernel, dilation)], 3)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None, None]:

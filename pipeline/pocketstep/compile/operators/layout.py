@@ -57,12 +57,22 @@ def rows(x: Tensor) -> Tensor:
 
 
 def joined(parts: Sequence[Tensor], axis: int) -> Tensor:
-    """Concatenation, by as many at a time as every delegate takes."""
-    rest = list(parts)
+    """Concatenation, by as many tensors at a time as both runtimes' delegates take.
+
+    LiteRT's converter makes one of joins that follow each other, so that a view of another rank goes between them; and
+    the same tensor twice is one input too few to ExecuTorch.
+    """
+    shape = list(parts[0].shape)
+    before, behind = prod(shape[:axis]), prod(shape[axis + 1 :])
+    shape[axis] = sum(part.shape[axis] for part in parts)
+    rest = [part * 1.0 if any(part is other for other in parts[:index]) else part for index, part in enumerate(parts)]
     while len(rest) > 1:
         some = [rest[index : index + MOST_JOINED] for index in range(0, len(rest), MOST_JOINED)]
         rest = [torch.cat(few, axis) if len(few) > 1 else few[0] for few in some]
-    return rest[0]
+        if len(rest) > 1:
+            sizes = [behind] if rest[0].dim() == 2 else []
+            rest, axis = [part.reshape(before, -1, *sizes) for part in rest], 1
+    return rest[0].reshape(shape)
 
 
 def framed(x: Tensor, top: int, bottom: int, left: int, right: int, value: float = 0.0) -> Tensor:

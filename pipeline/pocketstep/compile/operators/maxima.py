@@ -6,7 +6,7 @@ shares it evenly.
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import partial, reduce
 from math import prod
 from typing import Any
 
@@ -53,9 +53,10 @@ class MaxPool(torch.autograd.Function):
             won, left_over = left_over - remaining, remaining
             won = framed(won, row, height - row - g.shape[1], column, width - column - g.shape[2])
             parts[phase] = parts[phase] + won if phase in parts else won
-        unseen = frozen(lambda: torch.zeros(len(x), height, width, x.shape[3]))
-        stride = windows.stride
-        whole = interleaved([parts.get(index, unseen) for index in range(stride[0] * stride[1])], stride)
+        size, stride = (len(x), height, width, x.shape[3]), windows.stride
+        unseen = (index for index in range(stride[0] * stride[1]) if index not in parts)
+        parts.update({index: frozen(partial(torch.zeros, size)) for index in unseen})
+        whole = interleaved([parts[index] for index in sorted(parts)], stride)
         (top, left), (h, w) = windows.padding, windows.size
         return framed(whole, -top, h + top - whole.shape[1], -left, w + left - whole.shape[2]), None
 

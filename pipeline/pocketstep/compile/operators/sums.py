@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pocketstep.compile.operators.layout import frozen, product
+from pocketstep.compile.operators.layout import frozen, joined, product
 
 FEW = 4  # so many summands are added one by one
 
@@ -80,8 +80,8 @@ def repeated(x: Tensor, shape: Sequence[int], scale: float = 1.0) -> Tensor:
         own, count = list(x.shape), prod(missing[first : last + 1])
         before, behind = prod(own[:first]), prod(own[last + 1 :])
         if count <= FEW:
-            copy = x.reshape(before, 1, behind)
-            result = torch.cat([copy * scale for _ in range(count)], 1)  # one node for all would be no join to XNNPACK
+            result = joined([x.reshape(before, 1, behind)] * count, 1)
+            result = result if scale == 1.0 else result * scale
         elif behind == 1:
             result = product(x.reshape(before, 1), frozen(partial(torch.full, (1, count), scale)))
         else:

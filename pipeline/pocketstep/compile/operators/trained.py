@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pocketstep.compile.operators.layout import column_sums, product, rows
+from pocketstep.compile.operators.layout import column_sums, joined, product, rows
 
 
 class Matrix(torch.autograd.Function):
@@ -100,16 +100,17 @@ class DepthwiseTaps(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, columns: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(columns, weight)
-        taps, channels = weight.shape
-        weighted = columns * weight.reshape(-1)
-        parts = [weighted[..., tap * channels : (tap + 1) * channels] for tap in range(taps)]
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part
-        return total
+        parts = _by_tap(columns * weight.reshape(-1), len(weight))
+        return sum(parts[1:], parts[0])
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
         columns, weight = ctx.saved_tensors
-        tiled = torch.cat([g] * len(weight), 3)
-        return tiled * weight.reshape(-1), column_sums(rows(tiled * columns)).reshape(weight.shape)
+        scaled = [g * weight[tap : tap + 1].reshape(-1) for tap in range(len(weight))]
+        sums = [column_sums(rows(g * part)) for part in _by_tap(columns, len(weight))]
+        return joined(scaled, 3), joined(sums, 0)
+
+
+def _by_tap(columns: Tensor, taps: int) -> list[Tensor]:
+    channels = columns.shape[3] // taps
+    return [columns[..., tap * channels : (tap + 1) * channels] for tap in range(taps)]
