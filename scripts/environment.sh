@@ -26,3 +26,8 @@ environment() { # environment FOLDER LOCK PACKAGE... : an environment with the l
 cloud_environment() { environment "$ROOT/.venv" scripts/requirements.txt --editable . --editable on_device; }
 
 device_environment() { environment "$ROOT/.venv-device" scripts/requirements-device.txt ./on_device; }
+
+tflite_environment() { # the predecessor of LiteRT, where a wheel exists for this Python (up to 3.11)
+    python3 -c 'import sys; sys.exit(sys.version_info[:2] > (3, 11))' || return 0
+    environment "$ROOT/.venv-tflite" scripts/requirements-tflite.txt ./on_device
+}

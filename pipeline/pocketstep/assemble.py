@@ -185,7 +185,7 @@ def build_bundle(
         made_up = made_up_images(request.input_shape, 256)
         shown = targets.unlabelled_samples(model, made_up, len(request.classes))
     trace_bytes = golden.record(
-        model, parts.signatures, parts.state, _whole_batch(images, request.batch), shown, values
+        model, parts.signatures, parts.state, _whole_batch(images, request.batch), shown, values, request.step
     )
     on_stage(f"export to {', '.join(exporters.runtimes)}")
     reports = exporters.finish()
@@ -250,7 +250,7 @@ def _manifest(parts: Parts, reports: dict[str, Report], defaults: dict[str, Any]
             for name, value in parts.state.items()
         ],
         "hyper": defaults,
-        "schedules": schedules(),
+        "schedules": schedules(statistics=bool(parts.state["count"].any())),
         "cost": cost(model.network, plan, 1 if request.step.optimiser == "sgd" else 2).to_manifest(),
         "runtimes": {
             name: {"file": RUNTIMES[name], "versions": report.versions, "delegated": report.delegated}

@@ -20,6 +20,7 @@ STEPS = 12
 POOL = 4  # candidates for each row of a batch
 LOSS_WEIGHT = 0.5
 LARGEST_PROJECTION = 128  # 64 KiB in the trace
+SHRINKAGE = 0.5  # much, so that a few random samples make a well-conditioned matrix: arithmetic is on trial, not it
 CLIP_NORMS = (0.05, 1e3)  # binding and not, in turns
 
 
@@ -93,7 +94,7 @@ def record(
     recorder.call("classify")
     labelled = _batch(recorder, "statistics", samples, generator)
     recorder.call("statistics", labels=labelled["labels"], label_weights=labelled["label_weights"])
-    recorder.call("solve")
+    recorder.call("solve", shrinkage=torch.tensor([SHRINKAGE]))
     recorder.call("classify", blend=torch.ones(1))
     zeros = {spec.name: torch.zeros(spec.shape) for spec in signatures["score"].inputs if spec.source == "statistics"}
     recorder.fresh.update(zeros)
@@ -149,12 +150,13 @@ def _batch(recorder: Recorder, name: str, samples: Samples, generator: torch.Gen
     known = int(samples.labels.max()) + 1
     drawn = torch.randint(known, (batch,), generator=generator)
     labels = torch.nn.functional.one_hot(drawn, slots).float()
+    disturbance = torch.randn(batch, slots, generator=generator)  # a network that teaches itself has no loss to compare
     others = {s.name: s.shape for s in recorder.signatures[name].inputs if s.name == "feature_targets"}
     return {
         "latents": torch.from_numpy(samples.latents[chosen]),
         "labels": labels * weights[:, None],
         "label_weights": weights,
-        "soft_targets": torch.from_numpy(samples.soft_targets[chosen]),
+        "soft_targets": torch.from_numpy(samples.soft_targets[chosen]) + disturbance,
         "soft_weights": weights.clone(),
         **{key: torch.rand(shape, generator=generator) for key, shape in others.items()},
         "feature_weights": weights.clone(),

@@ -34,8 +34,19 @@ REPLAY: dict[str, Any] = {
 AGAIN: dict[str, Any] = {**SOLVE, "name": "closed form again", "refresh": True}
 
 
-def schedules() -> dict[str, Any]:
-    """Name -> meaning, phases, and when the result is kept (manifest's ``schedules``)."""
+def schedules(*, statistics: bool = True) -> dict[str, Any]:
+    """Name -> meaning, phases, and when the result is kept (manifest's ``schedules``).
+
+    Without ``statistics`` of the cloud's classes there is no closed form: it would know the new class only.
+    """
+    every = _schedules()
+    if statistics:
+        return every
+    trained = {n: {**s, "phases": [p for p in s["phases"] if p["kind"] == "train"]} for n, s in every.items()}
+    return {name: schedule for name, schedule in trained.items() if schedule["phases"]}
+
+
+def _schedules() -> dict[str, Any]:
     return {
         "auto": _schedule("the phase that does best on held-back samples", [SOLVE, NEW, REPLAY, AGAIN], 0.03),
         "closed-form": _schedule("streaming LDA on frozen features", [SOLVE], 1.0),

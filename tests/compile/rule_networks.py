@@ -229,7 +229,12 @@ def networks() -> dict[str, nn.Module]:
             norm=nn.BatchNorm2d(CHANNELS),
         ),
         "pooling": Branches(POOLING),
-        "shapes": Branches(SHAPES, pixels=nn.Linear(SIDE * SIDE, 5), wide=nn.Linear(CHANNELS, 8), corner=_parameter(1, CHANNELS, SIDE, 2)),
+        "shapes": Branches(
+            SHAPES,
+            pixels=nn.Linear(SIDE * SIDE, 5),
+            wide=nn.Linear(CHANNELS, 8),
+            corner=_parameter(1, CHANNELS, SIDE, 2),
+        ),
         "normalisation": Branches(
             NORMALISATION,
             layer=nn.LayerNorm(CHANNELS),

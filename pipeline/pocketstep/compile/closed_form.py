@@ -15,6 +15,10 @@ from pocketstep.compile.operators import column_sums, frozen, grid_pool, product
 INVERSE_ITERATIONS = 18  # about 2 log2(condition): enough for the 10^3 that shrinkage leaves
 
 
+SMALLEST_VARIANCE = 1e-6
+"""Of features whose mean square is one: identical samples still give a matrix with an inverse."""
+
+
 def unit(x: Tensor) -> Tensor:
     """Rows (B, D) scaled to length sqrt(D), so that joined parts weigh by their size."""
     return x * torch.rsqrt(row_sums(x * x) * (1.0 / x.shape[1]) + 1e-12)
@@ -91,7 +95,7 @@ def discriminant(
     means = total * (mask.reshape(-1, 1) / present.clamp(min=1.0))
     within = (second - product(means * present, means, turn_a=True)) / column_sums(present).clamp(min=1.0)
     ones = frozen(lambda: torch.ones(size, 1))
-    level = column_sums(diagonal(within)) * (1.0 / size)
+    level = (column_sums(diagonal(within)) * (1.0 / size)).clamp(min=SMALLEST_VARIANCE)
     covariance = within * (1.0 - shrinkage) + as_diagonal(ones * (level * shrinkage.reshape(1, 1)))
     weight = product(means, inverse(covariance))
     return weight, row_sums(weight * means).reshape(-1) * -0.5

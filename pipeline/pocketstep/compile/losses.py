@@ -32,8 +32,11 @@ def _shares(weights: Tensor) -> Tensor:
 
 def _divergence(target: Tensor, probabilities: Tensor, shares: Tensor) -> Tensor:
     """Weighted mean of -sum(target * log probabilities), (1,)."""
-    log = torch.log(probabilities.clamp(min=SMALLEST))
-    return -product(shares, row_sums(target * log)).reshape(1)
+    return -product(shares, row_sums(target * _logarithm(probabilities))).reshape(1)
+
+
+def _logarithm(probabilities: Tensor) -> Tensor:
+    return torch.log(probabilities.clamp(min=SMALLEST))
 
 
 class CrossEntropy(torch.autograd.Function):
@@ -75,8 +78,8 @@ class Distillation(torch.autograd.Function):
         ours = torch.softmax(masked(logits / temperature, mask), 1)
         shares = _shares(weights)
         ctx.save_for_backward(target, ours, shares, temperature)
-        divergence = _divergence(target, ours, shares) - _divergence(target, target, shares)
-        return divergence * (temperature * temperature)
+        difference = _logarithm(target) - _logarithm(ours)  # term by term: two sums would cancel where little is left
+        return product(shares, row_sums(target * difference)).reshape(1) * (temperature * temperature)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None, None]:

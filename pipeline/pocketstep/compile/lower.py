@@ -44,8 +44,16 @@ def _layout(node: torch.fx.Node) -> tuple[Any, Any]:
 
 
 def simplify(traced: torch.fx.GraphModule) -> None:
-    """Removes what autograd leaves behind: detachments, copies, views of views or of the same shape, dead code."""
+    """Removes what autograd leaves behind: detachments, copies, views of views or of the same shape, dead code.
+
+    Max pooling becomes the operator without indices, which is the one that XNNPACK looks for.
+    """
     for node in list(traced.graph.nodes):
+        if node.target is aten.max_pool2d_with_indices.default and [u.args[1] for u in node.users] == [0]:
+            with traced.graph.inserting_before(node):
+                plain = traced.graph.call_function(aten.max_pool2d.default, node.args)
+            plain.meta["val"] = node.meta["val"][0]
+            next(iter(node.users)).replace_all_uses_with(plain)
         if node.target in VIEWS and node.args[0].target in VIEWS:
             node.update_arg(0, node.args[0].args[0])
         if node.target in NOTHING and _layout(node) == _layout(node.args[0]):

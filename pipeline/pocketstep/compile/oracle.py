@@ -117,7 +117,7 @@ class Oracle:
         within = (second - (means * (count * mask)[:, None]).T @ means) / number
         shrinkage = float(v["shrinkage"])
         eye = torch.eye(len(second), dtype=torch.double)
-        covariance = (1 - shrinkage) * within + shrinkage * within.diagonal().mean() * eye
+        covariance = (1 - shrinkage) * within + shrinkage * within.diagonal().mean().clamp(min=1e-6) * eye
         weight = means @ torch.linalg.inv(covariance)
         return {"closed.weight": weight.float(), "closed.bias": (-0.5 * (weight * means).sum(1)).float()}
 

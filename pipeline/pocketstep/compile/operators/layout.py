@@ -81,7 +81,17 @@ def framed(x: Tensor, top: int, bottom: int, left: int, right: int, value: float
         rows_end, columns_end = x.shape[1] + min(0, bottom), x.shape[2] + min(0, right)
         x = x[:, max(0, -top) : rows_end, max(0, -left) : columns_end]
     sides = [max(0, side) for side in (left, right, top, bottom)]
-    return F.pad(x, (0, 0, *sides), value=value) if any(sides) else x
+    return padded(x, (0, 0, *sides), value) if any(sides) else x
+
+
+def padded(x: Tensor, sides: Sequence[int], value: float) -> Tensor:
+    """``F.pad``; a value other than zero is added, because LiteRT's XNNPACK pads with zeros only."""
+    if value == 0:
+        return F.pad(x, list(sides))
+    spread = [1 if index < x.dim() - len(sides) // 2 else size for index, size in enumerate(x.shape)]
+    while spread[-1] > 1 and not any(sides[:2]) and len(sides) == 2:
+        break
+    return F.pad(x, list(sides)) + frozen(lambda: value - F.pad(torch.full(spread, value), list(sides)))
 
 
 def fitted(x: Tensor, axis: int, before: int, behind: int, value: float = 0.0) -> Tensor:

@@ -34,9 +34,9 @@ class MaxPool(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, windows: Windows) -> Tensor:
         ctx.windows = windows
         overlap = all(s <= k for s, k in zip(windows.stride, windows.kernel, strict=True))
-        if overlap and windows.kernel != (1, 1):
+        if overlap and windows.kernel != (1, 1) and windows.dilation == (1, 1):
             y = _max_pool(x, windows)
-        else:  # forms that XNNPACK does not have
+        else:  # forms that not every delegate has
             y = reduce(torch.maximum, (tap for _, _, tap in _taps(x, windows)))
         ctx.save_for_backward(x, y)
         return y
@@ -62,17 +62,11 @@ class MaxPool(torch.autograd.Function):
 
 
 def _max_pool(x: Tensor, windows: Windows) -> Tensor:
-    """PyTorch's own; in ceil mode exactly where its own sizes need that."""
-    floor = tuple(
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, p, d, k, s in zip(
-            windows.size, windows.padding, windows.dilation, windows.kernel, windows.stride, strict=True
-        )
-    )
-    y = aten.max_pool2d_with_indices(
-        to_nchw(x), windows.kernel, windows.stride, windows.padding, windows.dilation, floor != windows.count
-    )[0]
-    return to_nhwc(y)
+    """PyTorch's own; in ceil mode only where the number of windows asks for it."""
+    (h, w), (kh, kw), (sh, sw), (top, left) = windows.size, windows.kernel, windows.stride, windows.padding
+    floor = (h + 2 * top - kh) // sh + 1, (w + 2 * left - kw) // sw + 1
+    ceil = floor != windows.count
+    return to_nhwc(aten.max_pool2d_with_indices(to_nchw(x), (kh, kw), (sh, sw), (top, left), (1, 1), ceil)[0])
 
 
 def _grid(windows: Windows) -> Pair:

@@ -76,7 +76,7 @@ def repeated(x: Tensor, shape: Sequence[int], scale: float = 1.0) -> Tensor:
     XNNPACK has no expansion, and LiteRT makes one of a product of which both sides are broadcast.
     """
     missing = [size if own == 1 else 1 for own, size in zip(x.shape, shape, strict=True)]
-    for first, last in _runs(missing, range(len(missing))):
+    for first, last in _runs(shape, [axis for axis, count in enumerate(missing) if count > 1]):
         own, count = list(x.shape), prod(missing[first : last + 1])
         before, behind = prod(own[:first]), prod(own[last + 1 :])
         if count <= FEW:
