@@ -73,6 +73,25 @@ def memory(
     typer.echo(machine_line(result["machine"]))
 
 
+@bench.command(epilog=EPILOG)
+def variants(
+    recipe: Annotated[str, typer.Argument(help="a .toml file, or 'digits', which comes with pocketstep")] = "digits",
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder for bundles and states, kept")] = Path("variants"),
+    as_json: Json = False,
+) -> None:
+    """What cheaper gradients and an int8 prefix cost in accuracy and save in size: the same update, several bundles."""
+    from pocketstep.bench.tables import variants_table
+    from pocketstep.bench.variants import measure
+    from pocketstep.console import Console
+
+    with Console(quiet=as_json) as console:
+        result = measure(recipe, out, console)
+    if as_json:
+        _print_json(result)
+        return
+    _print(variants_table(result))
+
+
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="a bundle, folder or zip")],
     html: Annotated[Path | None, typer.Option("--html", help="also write a page with a picture of the network")] = None,

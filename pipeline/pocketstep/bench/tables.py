@@ -125,3 +125,20 @@ def _milliseconds(signature: str) -> Callable[[dict[str, Any]], str]:
 
 def _ratio(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+def variants_table(result: dict[str, Any]) -> Table:
+    """One row a variant; accuracies are means over classes, the last over updates too."""
+    table = Table(title=f"{result['recipe']}, an update under the camera '{result['camera']}'", title_justify="left")
+    for column in ("variant", "program / network", "step, M MACs", "before", "camera", "after the update"):
+        table.add_column(column, justify="left" if column == "variant" else "right")
+    for row in result["rows"]:
+        table.add_row(
+            row["variant"],
+            f"{row['program_bytes'] / 1e6:.2f} / {row['plain_bytes'] / 1e6:.2f} MB",
+            f"{row['macs.step'] / 1e6:.2f}",
+            f"{row['clean']:.1%}",
+            f"{row['before']:.1%}",
+            f"{row['after']:.1%} ± {row['spread']:.1%}",
+        )
+    return table

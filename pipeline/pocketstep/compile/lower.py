@@ -48,6 +48,7 @@ def simplify(traced: torch.fx.GraphModule) -> None:
 
     Max pooling becomes the operator without indices, which is the one that XNNPACK looks for.
     """
+    traced.graph.eliminate_dead_code()
     for node in list(traced.graph.nodes):
         if node.target is aten.max_pool2d_with_indices.default and [u.args[1] for u in node.users] == [0]:
             with traced.graph.inserting_before(node):

@@ -85,13 +85,14 @@ def framed(x: Tensor, top: int, bottom: int, left: int, right: int, value: float
 
 
 def padded(x: Tensor, sides: Sequence[int], value: float) -> Tensor:
-    """``F.pad``; a value other than zero is added, because LiteRT's XNNPACK pads with zeros only."""
+    """``F.pad``; a value other than zero is added to zeros, which are all that LiteRT's XNNPACK pads with."""
+    sides = list(sides)
     if value == 0:
-        return F.pad(x, list(sides))
-    spread = [1 if index < x.dim() - len(sides) // 2 else size for index, size in enumerate(x.shape)]
-    while spread[-1] > 1 and not any(sides[:2]) and len(sides) == 2:
-        break
-    return F.pad(x, list(sides)) + frozen(lambda: value - F.pad(torch.full(spread, value), list(sides)))
+        return F.pad(x, sides)
+    widths = [sides[2 * place] + sides[2 * place + 1] for place in range(len(sides) // 2)][::-1]
+    widths = [0] * (x.dim() - len(widths)) + widths
+    inside = [size if width else 1 for size, width in zip(x.shape, widths, strict=True)]
+    return F.pad(x, sides) + frozen(lambda: F.pad(torch.zeros(inside), sides, value=value))
 
 
 def fitted(x: Tensor, axis: int, before: int, behind: int, value: float = 0.0) -> Tensor:
@@ -101,5 +102,5 @@ def fitted(x: Tensor, axis: int, before: int, behind: int, value: float = 0.0) -
         x = x.narrow(axis, max(0, -before), shape[axis] + min(0, before) + min(0, behind))
     if before > 0 or behind > 0:
         flat = x.reshape(prod(shape[:axis]), x.shape[axis], prod(shape[axis + 1 :]))
-        x = F.pad(flat, (0, 0, max(0, before), max(0, behind)), value=value)
+        x = padded(flat, (0, 0, max(0, before), max(0, behind)), value)
     return x.reshape(*shape[:axis], shape[axis] + before + behind, *shape[axis + 1 :])

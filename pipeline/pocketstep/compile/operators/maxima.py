@@ -32,56 +32,46 @@ class MaxPool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, windows: Windows) -> Tensor:
-        ctx.windows = windows
+        whole = framed(x, *_frame(windows), LOWEST)
         overlap = all(s <= k for s, k in zip(windows.stride, windows.kernel, strict=True))
         if overlap and windows.kernel != (1, 1) and windows.dilation == (1, 1):
-            y = _max_pool(x, windows)
+            y = to_nhwc(_max_pool(to_nchw(whole), windows.kernel, windows.stride))
         else:  # forms that not every delegate has
-            y = reduce(torch.maximum, (tap for _, _, tap in _taps(x, windows)))
-        ctx.save_for_backward(x, y)
+            y = reduce(torch.maximum, (tap for _, _, tap in _taps(whole, windows)))
+        ctx.save_for_backward(whole, y)
+        ctx.windows = windows
         return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        x, y = ctx.saved_tensors
+        whole, y = ctx.saved_tensors
         windows: Windows = ctx.windows
-        height, width = _grid(windows)
+        stride = windows.stride
+        size = (whole.shape[0], whole.shape[1] // stride[0], whole.shape[2] // stride[1], whole.shape[3])
         parts: dict[int, Tensor] = {}
         left_over = g
-        for phase, (row, column), tap in _taps(x, windows):
+        for phase, (row, column), tap in _taps(whole, windows):
             remaining = left_over * positive(y - tap)
             won, left_over = left_over - remaining, remaining
-            won = framed(won, row, height - row - g.shape[1], column, width - column - g.shape[2])
+            won = framed(won, row, size[1] - row - g.shape[1], column, size[2] - column - g.shape[2])
             parts[phase] = parts[phase] + won if phase in parts else won
-        size, stride = (len(x), height, width, x.shape[3]), windows.stride
         unseen = (index for index in range(stride[0] * stride[1]) if index not in parts)
         parts.update({index: frozen(partial(torch.zeros, size)) for index in unseen})
-        whole = interleaved([parts[index] for index in sorted(parts)], stride)
-        (top, left), (h, w) = windows.padding, windows.size
-        return framed(whole, -top, h + top - whole.shape[1], -left, w + left - whole.shape[2]), None
+        back = interleaved([parts[index] for index in sorted(parts)], stride)
+        top, bottom, left, right = _frame(windows)
+        return framed(back, -top, -bottom, -left, -right), None
 
 
-def _max_pool(x: Tensor, windows: Windows) -> Tensor:
-    """PyTorch's own; in ceil mode only where the number of windows asks for it."""
-    (h, w), (kh, kw), (sh, sw), (top, left) = windows.size, windows.kernel, windows.stride, windows.padding
-    floor = (h + 2 * top - kh) // sh + 1, (w + 2 * left - kw) // sw + 1
-    ceil = floor != windows.count
-    return to_nhwc(aten.max_pool2d_with_indices(to_nchw(x), (kh, kw), (sh, sw), (top, left), (1, 1), ceil)[0])
-
-
-def _grid(windows: Windows) -> Pair:
-    """Sides of the maps that :func:`_taps` shifts over: all pixels of all windows, by stride."""
+def _frame(windows: Windows) -> tuple[int, int, int, int]:
+    """As the windows', but to whole strides."""
     top, bottom, left, right = windows.frame
-    height, width = windows.size[0] + top + bottom, windows.size[1] + left + right
-    return -(-height // windows.stride[0]), -(-width // windows.stride[1])
+    (h, w), (sh, sw) = windows.size, windows.stride
+    return top, bottom + -(h + top + bottom) % sh, left, right + -(w + left + right) % sw
 
 
-def _taps(x: Tensor, windows: Windows) -> list[tuple[int, Pair, Tensor]]:
-    """For every tap of the window: its phase, its shift there, and what it sees (B, H', W', C)."""
-    (height, width), (sh, sw), (dh, dw) = _grid(windows), windows.stride, windows.dilation
-    top, left = windows.padding
-    bottom, right = height * sh - top - windows.size[0], width * sw - left - windows.size[1]
-    maps = phases(framed(x, top, bottom, left, right, LOWEST), windows.stride)
+def _taps(whole: Tensor, windows: Windows) -> list[tuple[int, Pair, Tensor]]:
+    """For every tap of the window: its phase, its shift there, and what it sees (B, H', W', C) of the framed map."""
+    (sh, sw), (dh, dw), maps = windows.stride, windows.dilation, phases(whole, windows.stride)
     found = []
     for row in range(windows.kernel[0]):
         for column in range(windows.kernel[1]):
@@ -90,6 +80,12 @@ def _taps(x: Tensor, windows: Windows) -> list[tuple[int, Pair, Tensor]]:
             seen = maps[phase][:, down : down + windows.count[0], over : over + windows.count[1]]
             found.append((phase, (down, over), seen))
     return found
+
+
+def _max_pool(x: Tensor, kernel: Pair, stride: Pair) -> Tensor:
+    """PyTorch's own, without padding: what it pads with, LiteRT's XNNPACK does not have."""
+    y: Tensor = aten.max_pool2d_with_indices(x, kernel, stride)[0]
+    return y
 
 
 class Largest(torch.autograd.Function):
@@ -112,11 +108,8 @@ class Largest(torch.autograd.Function):
         x, y = ctx.saved_tensors
         before, _, behind = ctx.sizes
         g, equal = g.reshape(before, 1, behind), 1.0 - positive(y - x)
-        if ctx.shared:
-            result = equal * (g / total(equal, [1]))
-        else:
-            result = g * (equal * (1.0 - torch.clamp(_earlier(equal), 0.0, 1.0)))
-        return result.reshape(ctx.shape), None, None, None
+        won = equal / total(equal, [1]) if ctx.shared else equal * (1.0 - positive(_earlier(equal)))
+        return (g * won).reshape(ctx.shape), None, None, None
 
 
 def _three(x: Tensor, first: int, last: int) -> tuple[int, int, int]:
@@ -127,13 +120,8 @@ def _largest(x: Tensor) -> Tensor:
     """(a, n, b) to (a, 1, b), as a pooling of a map; whatever the sizes, channels stay innermost."""
     a, n, b = x.shape
     if b == 1:
-        return to_nhwc(_pool_all(to_nchw(x.reshape(1, a, n, 1)), (1, n))).reshape(a, 1, 1)
-    return to_nhwc(_pool_all(to_nchw(x.reshape(a, n, 1, b)), (n, 1))).reshape(a, 1, b)
-
-
-def _pool_all(x: Tensor, kernel: Pair) -> Tensor:
-    result: Tensor = aten.max_pool2d_with_indices(x, kernel, kernel)[0]
-    return result
+        return to_nhwc(_max_pool(to_nchw(x.reshape(1, a, n, 1)), (1, n), (1, n))).reshape(a, 1, 1)
+    return to_nhwc(_max_pool(to_nchw(x.reshape(a, n, 1, b)), (n, 1), (n, 1))).reshape(a, 1, b)
 
 
 def _earlier(equal: Tensor) -> Tensor:

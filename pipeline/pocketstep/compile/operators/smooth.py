@@ -15,6 +15,7 @@ from pocketstep.compile.operators.sums import total
 # erf(z) = 1 - (a1 t + ... + a5 t^5) exp(-z^2), t = 1 / (1 + p z), z >= 0: within 1.5e-7 (Abramowitz and Stegun, 7.1.26)
 ERF_P = 0.3275911
 ERF_A = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
+ROOT, CUBE = math.sqrt(2 / math.pi), 0.044715  # tanh(ROOT (x + CUBE x^3)) is near erf(x / sqrt 2)
 LARGE = 20.0  # from here on softplus(x) is x in fp32
 
 
@@ -70,14 +71,14 @@ class Gelu(torch.autograd.Function):
     """x P(x), P the normal distribution; or with tanh in its place (Hendrycks and Gimpel 2016).
 
     The derivative is P(x) + x p(x) with p the density. No delegate has erf: P comes from a rational function of x and
-    the exponential that p needs anyway.
+    the exponential that p needs anyway. The form with tanh is written out, since XNNPACK takes it for the exact one.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, approximate: str) -> Tensor:
         ctx.save_for_backward(x)
         ctx.approximate = approximate
-        y: Tensor = aten.gelu(x, approximate=approximate)
+        y: Tensor = aten.gelu(x) if approximate == "none" else x * (torch.tanh(_tanh_argument(x)) * 0.5 + 0.5)
         return y
 
     @staticmethod
@@ -97,11 +98,13 @@ def _gelu_slope(x: Tensor) -> Tensor:
     return mask + (1.0 - mask * 2.0) * tail + x * bell * (1.0 / math.sqrt(2 * math.pi))
 
 
+def _tanh_argument(x: Tensor) -> Tensor:
+    return x * (x * x * (ROOT * CUBE) + ROOT)
+
+
 def _tanh_gelu_slope(x: Tensor) -> Tensor:
-    root, cube = math.sqrt(2 / math.pi), 0.044715
-    square = x * x
-    t = torch.tanh(x * (square * (root * cube) + root))
-    return t * 0.5 + 0.5 + x * (1.0 - t * t) * (square * (1.5 * root * cube) + 0.5 * root)
+    t = torch.tanh(_tanh_argument(x))
+    return t * 0.5 + 0.5 + x * (1.0 - t * t) * (x * x * (1.5 * ROOT * CUBE) + 0.5 * ROOT)
 
 
 class Elu(torch.autograd.Function):
