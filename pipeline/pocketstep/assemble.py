@@ -85,6 +85,8 @@ def plan_student(student: nn.Module, request: Request, data: Dataset | None) -> 
         sig.statistics(model, batch),
         sig.solve(model),
     ]
+    if request.plain:
+        made.append(sig.plain(model, batch))
     state = targets.initial_state(model, request, trained, data, features)
     return Parts(request, model, {s.name: s for s in made}, state)
 

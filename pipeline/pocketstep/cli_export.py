@@ -63,6 +63,7 @@ def export(
     clip: Annotated[bool, typer.Option("--clip", help="the step can clip the gradients' norm")] = False,
     project: Annotated[bool, typer.Option("--project", help="the step can project updates (CsKO)")] = False,
     int8_prefix: Annotated[bool, typer.Option("--int8-prefix", help="int8 weights before the cut")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="the network as it is goes along, for bench step")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Turns your own network into a bundle that classifies and learns on a device.
@@ -93,6 +94,7 @@ def export(
         step=_options(optimiser, losses, clip, project),
         replay_per_class=replay,
         prefix_bits=8 if int8_prefix else 32,
+        plain=plain,
     )
     network = load_model(model, weights, len(names))
     data, judged = _pictures(images, request, held_back)

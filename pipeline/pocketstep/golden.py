@@ -90,6 +90,8 @@ def record(
     generator = torch.Generator().manual_seed(0)
     recorder = Recorder(model, signatures, state, options)
     recorder.fresh.update({name: torch.tensor([value]) for name, value in hyper.items()})
+    if "plain" in signatures:
+        recorder.call("plain", images=images)
     recorder.call("encode", images=images)
     recorder.call("classify")
     labelled = _batch(recorder, "statistics", samples, generator)

@@ -28,6 +28,7 @@ class Request:
         seed: of their choice.
         allowance: second constants of the programs as a share of the parameters (``compact_convolutions``).
         prefix_bits: 32, or 8 for a frozen prefix with int8 weights.
+        plain: whether the network goes along as it is, as signature ``plain``, for ``bench step`` to compare with.
 
     Raises:
         InputError: a number or a list makes no sense.
@@ -51,6 +52,7 @@ class Request:
     seed: int = 0
     allowance: float = 0.2
     prefix_bits: int = 32
+    plain: bool = False
 
     def __post_init__(self) -> None:
         channels = self.input_shape[2]

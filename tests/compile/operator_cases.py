@@ -78,18 +78,18 @@ def _near_one(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor
 GATE: Shape = (2, 1, 1, 4)
 CASES: dict[str, Case] = {
     "relu": Case(lambda x: op.Clip.apply(x, 0.0, None), F.relu),
-    "relu6": Case(lambda x: op.Clip.apply(x * 5, 0.0, 6.0), lambda x: F.relu6(x * 5)),
+    "relu6": Case(lambda x: op.Clip.apply(x * 5.0, 0.0, 6.0), lambda x: F.relu6(x * 5.0)),
     "hardtanh": Case(lambda x: op.Clip.apply(x, -0.3, 0.8), lambda x: F.hardtanh(x, -0.3, 0.8)),
     "clamp": Case(lambda x: op.Clamp.apply(x, -0.3, 0.8), lambda x: x.clamp(-0.3, 0.8)),
     "clamp one side": Case(lambda x: op.Clamp.apply(x, None, 0.8), lambda x: x.clamp(max=0.8)),
     "leaky relu": Case(lambda x: op.LeakyRelu.apply(x, 0.2), lambda x: F.leaky_relu(x, 0.2)),
     "prelu": Case(op.SlopedRelu.apply, on_maps(lambda x, s: F.prelu(x, s)), (MAP, (4,))),
-    "hard sigmoid": Case(lambda x: op.HardSigmoid.apply(x * 3), lambda x: F.hardsigmoid(x * 3), limit=1e-7),
-    "hard swish": Case(lambda x: op.HardSwish.apply(x * 3), lambda x: F.hardswish(x * 3), limit=1e-7),
+    "hard sigmoid": Case(lambda x: op.HardSigmoid.apply(x * 3.0), lambda x: F.hardsigmoid(x * 3.0), limit=1e-7),
+    "hard swish": Case(lambda x: op.HardSwish.apply(x * 3.0), lambda x: F.hardswish(x * 3.0), limit=1e-7),
     "sigmoid": Case(op.Sigmoid.apply, torch.sigmoid),
     "tanh": Case(op.Tanh.apply, torch.tanh),
     "silu": Case(op.Silu.apply, F.silu),
-    "gelu": Case(lambda x: op.Gelu.apply(x * 3, "none"), lambda x: F.gelu(x * 3), limit=1.5e-7),
+    "gelu": Case(lambda x: op.Gelu.apply(x * 3.0, "none"), lambda x: F.gelu(x * 3.0), limit=1.5e-7),
     "gelu tanh": Case(lambda x: op.Gelu.apply(x, "tanh"), lambda x: F.gelu(x, approximate="tanh")),
     "elu": Case(lambda x: op.Elu.apply(x, 0.7, 1.0, 1.0), lambda x: F.elu(x, 0.7)),
     "selu": Case(lambda x: op.Elu.apply(x, 1.6732632423543772, 1.0507009873554805, 1.0), F.selu),
@@ -138,8 +138,7 @@ CASES: dict[str, Case] = {
         lambda *x: op.Concatenate.apply(3, *x, *x), lambda *x: torch.cat([*x, *x], 3), (MAP, (2, 6, 5, 1), MAP)
     ),
     "split": Case(
-        lambda x: (lambda a, b, c: a * b + c)(*op.Split.apply(x, 3, [1, 1, 2])),
-        lambda x: x[..., :1] * x[..., 1:2] + x[..., 2:],
+        lambda x: op.Multiply.apply(*op.Split.apply(x, 3, [2, 2])), lambda x: x[..., :2] * x[..., 2:]
     ),
     "split unused": Case(lambda x: op.Split.apply(x, 1, [1, 5])[0] * 2.0, lambda x: x[:, :1] * 2),
     "slice": Case(lambda x: op.Slice.apply(x, 1, 1, 5, 1), lambda x: x[:, 1:5]),

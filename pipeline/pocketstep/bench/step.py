@@ -65,6 +65,7 @@ class _Entry:
         seconds = {name: statistics.median(values) for name, values in self.seconds.items()}
         encode, classify, step = (seconds[name] / manifest.signatures[name].batch for name in _COMPARED)
         passes = step / (encode + classify)
+        plain = seconds["plain"] / manifest.signatures["plain"].batch if "plain" in seconds else None
         forward_macs, step_macs = manifest.cost.get("macs.forward"), manifest.cost.get("macs.step")
         exact = step_macs / forward_macs if forward_macs and step_macs else None
         return {
@@ -78,6 +79,7 @@ class _Entry:
             "suffix_passes": step / classify,
             "exact_forward_passes": exact,
             "over_exact": passes / exact if exact else None,
+            "over_plain": (encode + classify) / plain if plain else None,
             "macs_per_second": forward_macs / (encode + classify) if forward_macs else None,
             "largest_error": self.worst,
         }
@@ -96,9 +98,10 @@ def measure(paths: Sequence[Path], options: Options, on_stage: OnStage) -> dict[
         step), ``seconds`` and ``fastest`` (median and shortest call, by signature), ``forward_passes`` (a step in
         forward passes of as many images), ``suffix_passes`` (in calls of classify alone), ``exact_forward_passes``
         (by arithmetic; None where the manifest does not say), ``over_exact`` (measured over exact: how much longer
-        the step takes than its arithmetic would at the forward pass's speed), ``macs_per_second`` (of the forward
-        pass), ``largest_error`` (against the golden trace's first calls), ``speed_up`` (one thread's step over this
-        one's; None without) and ``of_first`` (this step over the first row's). With ``options.profile`` also
+        the step takes than its arithmetic would at the forward pass's speed), ``over_plain`` (encode and classify
+        over the network as it is, where the bundle has it), ``macs_per_second`` (of the forward pass),
+        ``largest_error`` (against the golden trace's first calls), ``speed_up`` (one thread's step over this one's;
+        None without) and ``of_first`` (this step over the first row's). With ``options.profile`` also
         ``profiles``: what :func:`pocketstep.bench.profile.profile` says of LiteRT's step, by bundle and threads.
 
     Raises:

@@ -47,6 +47,9 @@ def step_table(result: dict[str, Any]) -> Table:
     if any(row["exact_forward_passes"] for row in rows):
         columns["exact\npasses"] = lambda row: _ratio(row["exact_forward_passes"])
         columns["over\nexact"] = lambda row: _ratio(row["over_exact"])
+    if any("plain" in row["seconds"] for row in rows):
+        columns["plain\nms"] = _milliseconds("plain")
+        columns["forward\n/ plain"] = lambda row: _ratio(row["over_plain"])
     if any(row["speed_up"] for row in rows):
         columns["speed-up\nby threads"] = lambda row: _ratio(row["speed_up"])
     if len(rows) > 1:

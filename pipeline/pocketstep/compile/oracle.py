@@ -39,6 +39,7 @@ class Oracle:
         self.groups = model.plan.trained_groups
         self.signatures: Mapping[str, Callable[[Values], dict[str, Tensor]]] = {
             "encode": self.encode,
+            "plain": self.plain,
             "classify": self.classify,
             "statistics": self.statistics,
             "solve": self.solve,
@@ -53,6 +54,16 @@ class Oracle:
         images = (v["images"].permute(0, 3, 1, 2) / 255 - mean) / std
         latent = model.network.run(images)[model.plan.cut].permute(0, 2, 3, 1)
         return {"latents": (latent - model.quantisation.offset) / model.quantisation.scale}
+
+    def plain(self, v: Values) -> dict[str, Tensor]:
+        """The network as it came."""
+        model = self.model
+        mean, std = (torch.tensor(s).view(-1, 1, 1) for s in (model.mean, model.std))
+        return {
+            "plain_logits": model.network.run((v["images"].permute(0, 3, 1, 2) / 255 - mean) / std)[
+                model.network.output
+            ]
+        }
 
     def forward(self, v: Values, leaves: Values) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, slots), features (B, D) and latent (B, h, w, c) with trained tensors taken from ``leaves``."""

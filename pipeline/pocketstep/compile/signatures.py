@@ -156,6 +156,21 @@ def encode(model: LearningModel, batch: int) -> Signature:
     return Signature("encode", batch, (images,), (latents,), lambda v: {"latents": model.encode(v["images"])})
 
 
+def plain(model: LearningModel, batch: int) -> Signature:
+    """The network as it is, image -> logits of the classes it came with: what other programs are compared with."""
+    head = model.plan.head
+
+    def function(v: Values) -> dict[str, Tensor]:
+        mean = frozen(lambda: torch.tensor(model.mean).view(-1, 1, 1))
+        std = frozen(lambda: torch.tensor(model.std).view(-1, 1, 1))
+        images = (v["images"].permute(0, 3, 1, 2) * (1.0 / 255.0) - mean) / std
+        return {"plain_logits": model.network.run(images)[model.network.output]}
+
+    images = Spec("images", (batch, *model.input_shape), "batch", "pixels 0..255")
+    logits = Spec("plain_logits", (batch, int(head.meta["val"].shape[1])), "result", "of the network's own classes")
+    return Signature("plain", batch, (images,), (logits,), function)
+
+
 def classify(model: LearningModel, batch: int) -> Signature:
     """Latent, state -> logits, probabilities, features; ``blend`` mixes the trained and the closed-form head."""
     slots = model.plan.slots

@@ -13,7 +13,7 @@ from pocketstep.compile.rules.table import Value
 from pocketstep.compile.trace import Network, call
 
 
-class Values:
+class ValueStore:
     """What rules read and write.
 
     Args:

@@ -14,7 +14,7 @@ from pocketstep.compile.rules import rule_for
 from pocketstep.compile.rules.convolution import Geometry
 from pocketstep.compile.rules.missing import missing_rule
 from pocketstep.compile.trace import Network, module_path
-from pocketstep.compile.values import Values
+from pocketstep.compile.values import ValueStore
 from pocketstep.plan import Parameter, Plan
 
 
@@ -29,7 +29,7 @@ class Kernels:
     compact: frozenset[str] = frozenset()
 
 
-class Walk(Values):
+class Walk(ValueStore):
     """One run of a stretch of the graph.
 
     Args:

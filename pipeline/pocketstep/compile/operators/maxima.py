@@ -127,6 +127,6 @@ def _largest(x: Tensor) -> Tensor:
 def _earlier(equal: Tensor) -> Tensor:
     """(a, n, b): how many ones stand before each along the middle axis."""
     a, n, b = equal.shape
-    if b == 1:
-        return product(equal.reshape(a, n), frozen(lambda: torch.ones(n, n).triu(1))).reshape(a, n, 1)
-    return torch.bmm(frozen(lambda: torch.ones(n, n).tril(-1).expand(a, n, n).contiguous()), equal)
+    last = equal.permute(0, 2, 1).reshape(a * b, n)
+    counts = product(last, frozen(lambda: torch.ones(n, n).triu(1)))
+    return counts.reshape(a, b, n).permute(0, 2, 1)

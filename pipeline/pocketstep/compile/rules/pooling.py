@@ -101,7 +101,8 @@ def adaptive_max_pool(walk: Walk, node: fx.Node) -> tuple[Laid, ...]:
     """To one pixel, or to any size that divides the map's."""
     x, count = walk.laid(node.args[0]), _output(node)
     if count == (1, 1):
-        return (Laid(op.Largest.apply(x.to(MAP), 1, 2, False), MAP),)
+        by_row = op.Largest.apply(x.to(MAP), 2, 2, False)
+        return (Laid(op.Largest.apply(by_row, 1, 1, False), MAP),)
     kernel = (x.shape[2] // count[0], x.shape[3] // count[1])
     windows = op.Windows((x.shape[2], x.shape[3]), kernel, kernel, (0, 0), count)
     return (Laid(op.MaxPool.apply(x.to(MAP), windows), MAP),)
