@@ -122,7 +122,7 @@ def _options(optimiser: str, losses: str, clip: bool, project: bool) -> StepOpti
 def _pictures(folder: Path | None, request: Any, held_back: float) -> tuple[Dataset | None, Dataset | None]:
     if folder is None:
         return None, None
-    from pocketstep.data import load_folder
+    from pocketstep.pictures import load_folder
 
     height, width, channels = request.input_shape
     everything = load_folder(folder, (height, width), channels, request.classes)

@@ -18,7 +18,6 @@ Labels = npt.NDArray[np.int64]
 Split = Literal["train", "test"]
 
 _CIFAR_SIDE = 32
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 @dataclass(frozen=True)
@@ -208,40 +207,6 @@ def load_npz(path: str | Path) -> Dataset:
         ) from error
     integral = labels.astype(np.int64) if np.issubdtype(labels.dtype, np.integer) else labels
     return Dataset(images, integral, tuple(str(name) for name in np.atleast_1d(names)))
-
-
-def load_folder(folder: str | Path, size: tuple[int, int], channels: int, classes: Sequence[str]) -> Dataset:
-    """Pictures in one folder a class, scaled so that they cover ``size`` and cropped at the centre.
-
-    Args:
-        folder: holds a folder for each class, named like it.
-        size: (H, W).
-        channels: 1 (grey) or 3.
-        classes: names, in the order of the labels; each needs a folder with pictures.
-
-    Raises:
-        InputError: a folder is missing or empty, or a file is no picture.
-    """
-    root, images, labels = Path(folder), [], []
-    for label, name in enumerate(classes):
-        files = sorted(p for p in (root / name).glob("*") if p.suffix.lower() in PICTURES)
-        if not files:
-            raise InputError(f"{root / name} holds no pictures ({', '.join(PICTURES)}); every class needs some")
-        images += [_picture(path, size, channels) for path in files]
-        labels += [label] * len(files)
-    return Dataset(np.stack(images), np.array(labels, np.int64), tuple(classes))
-
-
-def _picture(path: Path, size: tuple[int, int], channels: int) -> Images:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as opened:
-            upright = ImageOps.exif_transpose(opened).convert("RGB" if channels == 3 else "L")
-            fitted = ImageOps.fit(upright, (size[1], size[0]), Image.Resampling.BILINEAR)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is no readable picture: {error}; remove it or save it anew") from None
-    return np.asarray(fitted, np.uint8).reshape(*size, channels)
 
 
 def normalisation(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:

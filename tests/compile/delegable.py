@@ -1,4 +1,4 @@
-"""Which operators, in which forms, the XNNPACK delegates of ExecuTorch and LiteRT both take (measured; see the forms)."""
+"""Which operators, in which forms, the XNNPACK delegates of ExecuTorch and LiteRT both take; measured."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -80,8 +80,7 @@ CASES: dict[str, Case] = {
     "relu": Case(lambda x: op.Clip.apply(x, 0.0, None), F.relu),
     "relu6": Case(lambda x: op.Clip.apply(x * 5.0, 0.0, 6.0), lambda x: F.relu6(x * 5.0)),
     "hardtanh": Case(lambda x: op.Clip.apply(x, -0.3, 0.8), lambda x: F.hardtanh(x, -0.3, 0.8)),
-    "clamp": Case(lambda x: op.Clamp.apply(x, -0.3, 0.8), lambda x: x.clamp(-0.3, 0.8)),
-    "clamp one side": Case(lambda x: op.Clamp.apply(x, None, 0.8), lambda x: x.clamp(max=0.8)),
+    "clamp": Case(lambda x: op.Clip.apply(x, None, 0.8), lambda x: x.clamp(max=0.8)),
     "leaky relu": Case(lambda x: op.LeakyRelu.apply(x, 0.2), lambda x: F.leaky_relu(x, 0.2)),
     "prelu": Case(op.SlopedRelu.apply, on_maps(lambda x, s: F.prelu(x, s)), (MAP, (4,))),
     "hard sigmoid": Case(lambda x: op.HardSigmoid.apply(x * 3.0), lambda x: F.hardsigmoid(x * 3.0), limit=1e-7),
@@ -137,9 +136,7 @@ CASES: dict[str, Case] = {
     "concatenate": Case(
         lambda *x: op.Concatenate.apply(3, *x, *x), lambda *x: torch.cat([*x, *x], 3), (MAP, (2, 6, 5, 1), MAP)
     ),
-    "split": Case(
-        lambda x: op.Multiply.apply(*op.Split.apply(x, 3, [2, 2])), lambda x: x[..., :2] * x[..., 2:]
-    ),
+    "split": Case(lambda x: op.Multiply.apply(*op.Split.apply(x, 3, [2, 2])), lambda x: x[..., :2] * x[..., 2:]),
     "split unused": Case(lambda x: op.Split.apply(x, 1, [1, 5])[0] * 2.0, lambda x: x[:, :1] * 2),
     "slice": Case(lambda x: op.Slice.apply(x, 1, 1, 5, 1), lambda x: x[:, 1:5]),
     "strided slice": Case(lambda x: op.Slice.apply(x, 2, 1, 5, 2), lambda x: x[:, :, 1:5:2]),
@@ -168,7 +165,7 @@ def there_and_back(function: Callable[..., Tensor], leaves: list[Tensor]) -> lis
     return [y.detach(), *gradients]
 
 
-def signature(names: list[str]) -> Signature:
+def signature(program: str, names: Sequence[str]) -> Signature:
     """One program that runs all these operators forward and backward."""
     specs = [Spec(f"{name}.{i}", s, "batch", "") for name in names for i, s in enumerate(CASES[name].shapes)]
     shapes = {name: [r.shape for r in there_and_back(CASES[name].theirs, inputs(name))] for name in names}
@@ -182,4 +179,4 @@ def signature(names: list[str]) -> Signature:
                 result[f"{name}.out.{i}"] = value
         return result
 
-    return Signature("operators", 1, tuple(specs), tuple(outputs), function)
+    return Signature(program, 1, tuple(specs), tuple(outputs), function)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from pocketstep.cli import app
-from pocketstep.data import load_folder
+from pocketstep.pictures import load_folder
 from pocketstep.user_model import default_normalisation, input_size, load_model, read_classes
 from pocketstep_device import Learner
 from pocketstep_device.bundle import Bundle

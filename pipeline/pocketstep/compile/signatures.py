@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pocketstep.compile import closed_form, losses
 from pocketstep.compile.operators import frozen, product
-from pocketstep.compile.trace import Network
+from pocketstep.compile.trace import Network, aten
 from pocketstep.compile.walk import Kernels, Walk
 from pocketstep.plan import Plan
 
@@ -164,11 +164,18 @@ def plain(model: LearningModel, batch: int) -> Signature:
         mean = frozen(lambda: torch.tensor(model.mean).view(-1, 1, 1))
         std = frozen(lambda: torch.tensor(model.std).view(-1, 1, 1))
         images = (v["images"].permute(0, 3, 1, 2) * (1.0 / 255.0) - mean) / std
-        return {"plain_logits": model.network.run(images)[model.network.output]}
+        linear = {n: _linear for n in model.network.operators if n.target is aten.addmm.default}
+        values = model.network.run_from(model.network.input, images, {}, linear)
+        return {"plain_logits": values[model.network.output]}
 
     images = Spec("images", (batch, *model.input_shape), "batch", "pixels 0..255")
     logits = Spec("plain_logits", (batch, int(head.meta["val"].shape[1])), "result", "of the network's own classes")
     return Signature("plain", batch, (images,), (logits,), function)
+
+
+def _linear(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """As ``aten.addmm``, its weight one constant and no transpose of one."""
+    return torch.mm(x, frozen(lambda: weight.detach().clone(memory_format=torch.contiguous_format))) + bias
 
 
 def classify(model: LearningModel, batch: int) -> Signature:

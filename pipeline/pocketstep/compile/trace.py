@@ -117,8 +117,10 @@ def call(node: fx.Node, arguments: Any, batch: int) -> Any:
 
 
 def sized(shape: Sequence[int], batch: int) -> list[int]:
-    """A view's shape for another batch than the trace's."""
-    return [shape[0] if shape[0] < 0 else shape[0] * batch // EXAMPLE_BATCH, *shape[1:]]
+    """A view's shape for another batch than the trace's: the first dimension that is not 1 is made of it."""
+    place = next((index for index, size in enumerate(shape) if size != 1), 0)
+    size = shape[place] if shape[place] < 0 else shape[place] * batch // EXAMPLE_BATCH
+    return [*shape[:place], size, *shape[place + 1 :]]
 
 
 def expanded(own: Sequence[int], shape: Sequence[int], batch: int) -> list[int]:

@@ -6,7 +6,6 @@ constant convolution is wrapped in permutes, which the lowerings cancel.
 """
 
 from pocketstep.compile.operators.activations import (
-    Clamp,
     Clip,
     HardSigmoid,
     HardSwish,
@@ -53,7 +52,6 @@ __all__ = [
     "BatchProduct",
     "CentreProduct",
     "CentreScale",
-    "Clamp",
     "Clip",
     "Columns",
     "Concatenate",

@@ -21,10 +21,10 @@ def positive(x: Tensor) -> Tensor:
 
 
 class Clip(torch.autograd.Function):
-    """ReLU, ReLU6 and every hard tanh: x between ``low`` and ``high``, no gradient at the bounds."""
+    """ReLU, ReLU6, hard tanh and clamp: x between ``low`` and ``high``, where not None; no gradient at the bounds."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, low: float, high: float | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, low: float | None, high: float | None) -> Tensor:
         y = torch.relu(x) if low == 0 and high is None else torch.clamp(x, low, high)
         ctx.save_for_backward(y)
         ctx.bounds = low, high
@@ -34,28 +34,10 @@ class Clip(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         (y,) = ctx.saved_tensors
         low, high = ctx.bounds
-        room = y - low if low else y
-        room = room if high is None else room * (high - y)  # not negative: y lies between
-        return g * torch.ceil(torch.clamp(room, max=0.5)), None, None
-
-
-class Clamp(torch.autograd.Function):
-    """x between ``low`` and ``high``, where not None; as in PyTorch with a gradient at the bounds, unlike hard tanh."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, low: float | None, high: float | None) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.bounds = low, high
-        return torch.clamp(x, low, high)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-        (x,) = ctx.saved_tensors
-        low, high = ctx.bounds
         if low is not None:
-            g = g * (1.0 - positive(low - x))
+            g = g * (positive(y - low) if low else positive(y))
         if high is not None:
-            g = g * (1.0 - positive(x - high))
+            g = g * positive(high - y)
         return g, None, None
 
 

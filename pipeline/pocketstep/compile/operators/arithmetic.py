@@ -12,9 +12,17 @@ from torch import Tensor
 
 from pocketstep.compile.operators.activations import positive
 from pocketstep.compile.operators.layout import frozen
-from pocketstep.compile.operators.sums import reduced
+from pocketstep.compile.operators.sums import reduced, repeated
 
 Gradients = tuple[Tensor | None, Tensor | None]
+
+
+def one_sided(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The same two, of which at least one has the shape of the result: LiteRT would expand both, outside XNNPACK."""
+    shape = torch.Size(torch.broadcast_shapes(a.shape, b.shape))  # type: ignore[no-untyped-call]
+    if shape in (a.shape, b.shape):
+        return a, b
+    return repeated(a.reshape(*[1] * (len(shape) - a.dim()), *a.shape), shape), b
 
 
 class Add(torch.autograd.Function):
@@ -23,6 +31,7 @@ class Add(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.shapes = a.shape, b.shape
+        a, b = one_sided(a, b)
         return a + b
 
     @staticmethod
@@ -37,6 +46,7 @@ class Subtract(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.shapes = a.shape, b.shape
+        a, b = one_sided(a, b)
         return a - b
 
     @staticmethod
@@ -51,6 +61,7 @@ class Multiply(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
+        a, b = one_sided(a, b)
         return a * b
 
     @staticmethod
@@ -65,9 +76,10 @@ class Divide(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        quotient = a / b
-        ctx.save_for_backward(quotient, b)
         ctx.shape = a.shape
+        dividend, divisor = one_sided(a, b)
+        quotient = dividend / divisor
+        ctx.save_for_backward(quotient, b)
         return quotient
 
     @staticmethod
@@ -87,16 +99,18 @@ class Larger(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        return torch.maximum(a, b)
+        return torch.maximum(*one_sided(a, b))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Gradients:
         a, b = ctx.saved_tensors
+        shapes = a.shape, b.shape
+        a, b = one_sided(a, b)
         share = (positive(a - b) - positive(b - a)) * 0.5 + 0.5
         first, second = ctx.needs_input_grad
         return (
-            reduced(g * share, a.shape) if first else None,
-            reduced(g * (1.0 - share), b.shape) if second else None,
+            reduced(g * share, shapes[0]) if first else None,
+            reduced(g * (1.0 - share), shapes[1]) if second else None,
         )
 
 

@@ -57,7 +57,7 @@ def clip(walk: Walk, node: fx.Node) -> Laid:
 def clamp(walk: Walk, node: fx.Node) -> Laid:
     """Between numbers."""
     low, high = (node.kwargs.get(name, argument(node, place, None)) for place, name in ((1, "min"), (2, "max")))
-    return pointwise(walk, node, op.Clamp.apply, *(None if bound is None else float(bound) for bound in (low, high)))
+    return pointwise(walk, node, op.Clip.apply, *(None if bound is None else float(bound) for bound in (low, high)))
 
 
 @rule(aten.leaky_relu.default)

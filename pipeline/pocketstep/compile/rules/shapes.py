@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def _keeps_batch_first(node: fx.Node) -> bool:
-    shape: Any = node.args[1]
-    return bool(shape[0] < 0 or shape[0] % EXAMPLE_BATCH == 0)
+    first = next((size for size in argument(node, 1, None) if size != 1), EXAMPLE_BATCH)
+    return bool(first < 0 or first % EXAMPLE_BATCH == 0)
 
 
 @rule(aten.view.default, aten._unsafe_view.default, takes=_keeps_batch_first)
 def view(walk: Walk, node: fx.Node) -> Laid:
-    """Any whose first dimension is made of the batch."""
+    """Any whose first dimension, ones left out, is made of the batch."""
     x, shape = walk.laid(node.args[0]), sized(argument(node, 1, None), walk.batch)
     if -1 in shape:
         shape[shape.index(-1)] = x.tensor.numel() // -prod(shape)
