@@ -97,8 +97,8 @@ def _run(
     batch = options.batch or networks.BATCHES[network]
     wanted = {"network": network, "plan": plan, "batch": batch, "threads": options.threads}
     wanted["repeat"] = entry.repeat or options.repeat
-    command = [python, measure.HERE / entry.script, *(f"--{key}={value}" for key, value in wanted.items())]
-    command += [*entry.options, *(later or [])]
+    command: list[str | Path] = [python, measure.HERE / entry.script]
+    command += [*(f"--{key}={value}" for key, value in wanted.items()), *entry.options, *(later or [])]
     log = measure.WORK / "log" / f"{entry.script.removesuffix('.py')}-{network}-{plan}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -117,7 +117,7 @@ def python_of(entry: Entry) -> Path | str:
     """The interpreter of a rival's environment, made if needed; a sentence where it cannot be made."""
     if entry.environment is None:
         return measure.CLOUD_PYTHON
-    command = [measure.HERE / "make_environment", entry.environment]
+    command: list[str | Path] = [measure.HERE / "make_environment", entry.environment]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines()

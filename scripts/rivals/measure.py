@@ -71,7 +71,8 @@ class Task:
         """Where the network lies as data; written on first use, by the environment that has torch."""
         folder = WORK / digest(PREPARATION) / f"{self.network}-{self.plan}-{self.batch}"
         if not (folder / "graph.json").exists():
-            command = [CLOUD_PYTHON, HERE / "prepare.py", self.network, self.plan, str(self.batch), folder]
+            script = HERE / "prepare.py"
+            command: list[str | Path] = [CLOUD_PYTHON, script, self.network, self.plan, str(self.batch), folder]
             subprocess.run(command, check=True, stdout=sys.stderr)
         return folder
 

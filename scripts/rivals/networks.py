@@ -59,16 +59,17 @@ class Decoupled(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         height, width = conv.kernel_size
+        down, right = conv.stride
         middle = conv.weight.detach()[:, :, height // 2, width // 2].clone()
         self.ring = conv
-        self.centre = nn.Conv2d(conv.in_channels, conv.out_channels, 1, conv.stride, 0, 1, conv.groups, bias=False)
+        self.centre = nn.Conv2d(conv.in_channels, conv.out_channels, 1, (down, right), 0, 1, conv.groups, bias=False)
         with torch.no_grad():
             self.ring.weight[:, :, height // 2, width // 2] = 0
             self.centre.weight[:, :, 0, 0] = middle
 
     def forward(self, x: Tensor) -> Tensor:
         """What the whole kernel gives."""
-        return cast(Tensor, self.ring(x)) + cast(Tensor, self._centre(x))
+        return cast(Tensor, self.ring(x)) + self._centre(x)
 
     def _centre(self, x: Tensor) -> Tensor:
         if self.centre.groups == 1:
@@ -107,9 +108,8 @@ def planned(network: str, plan: str) -> tuple[fx.GraphModule, list[str]]:
     Returns:
         The module, only whose trained parameters require gradients, and their names.
     """
-    net = fx.symbolic_trace(FACTORIES[network]())
-    if any(isinstance(m, nn.BatchNorm2d) for m in net.modules()):
-        net = fuse(net)
+    plain = FACTORIES[network]()
+    net = fx.symbolic_trace(fuse(plain) if any(isinstance(m, nn.BatchNorm2d) for m in plain.modules()) else plain)
     trained = [name for name, _ in net.named_parameters()] if plan == "all" else _decouple(net, network, plan)
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(name in trained)

@@ -48,7 +48,7 @@ ALLOWED: dict[Any, Form] = {
             aten.abs.default, aten.neg.default, aten.ceil.default, aten.clamp.default, aten.relu.default,
             aten.leaky_relu.default, aten.hardswish.default, aten.gelu.default, aten.sigmoid.default, aten.tanh.default,
             aten.exp.default, aten.log.default, aten.sqrt.default, aten.rsqrt.default, aten.bmm.default,
-            aten.view.default, aten._unsafe_view.default, aten.clone.default, aten.rsub.Scalar,
+            aten.view.default, aten._unsafe_view.default, aten.clone.default,
         ],
         always,
     ),
@@ -73,9 +73,23 @@ ALLOWED: dict[Any, Form] = {
 
 def outside(graph: Graph) -> list[str]:
     """The operators of a lowered program that a delegate would leave, as text; none where all is well."""
-    nodes = [node for node in graph.exported.graph.nodes if node.op == "call_function"]
+    exported = graph.exported
+    lifted = exported.graph_signature.inputs_to_lifted_tensor_constants
+    uniform = {name for name, key in lifted.items() if _is_uniform(exported.constants[key])}
+    nodes = [node for node in exported.graph.nodes if node.op == "call_function"]
     return [
         node.format_node() + f" -> {_shape(node)}"
         for node in nodes
-        if node.target not in ALLOWED or not ALLOWED[node.target](node)
+        if node.target not in ALLOWED or not ALLOWED[node.target](node) or _is_turned_round(node, uniform)
     ]
+
+
+def _is_uniform(constant: Any) -> bool:
+    return bool((constant == constant.reshape(-1)[0]).all())
+
+
+def _is_turned_round(node: fx.Node, uniform: set[str]) -> bool:
+    """LiteRT's converter turns the operands round where a number stands before a transposed tensor."""
+    first = node.args[0] if node.args else None
+    ordered = node.target in (aten.sub.Tensor, aten.div.Tensor)
+    return ordered and (not isinstance(first, fx.Node) or first.name in uniform)

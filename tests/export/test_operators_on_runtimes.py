@@ -82,7 +82,7 @@ def network_step() -> tuple[Graph, list[Tensor], dict[str, Tensor]]:
     noise = torch.randn(BATCH, *model.latent_shape, generator=generator)
     known = {**initial_state(model.network, model.plan), "latents": (noise * 60).clamp(-128, 127)}
     known["labels"] = torch.eye(SLOTS)[torch.arange(BATCH) % CLASSES]
-    values = {s.name: known.get(s.name, torch.full(s.shape, 0.5)) for s in step.inputs}
+    values = {s.name: known.get(s.name, torch.ones(s.shape)) for s in step.inputs}
     expected = {name: value.detach() for name, value in Oracle(model, options).step(values).items()}
     return lower(replace(step, name="network")), [values[s.name] for s in step.inputs], expected
 

@@ -136,7 +136,8 @@ class Power(torch.autograd.Function):
 def power(x: Tensor, exponent: float) -> Tensor:
     """x ** exponent, of what delegates have."""
     if exponent < 0 and exponent != -0.5:
-        return frozen(lambda: torch.ones(1)) / power(x, -exponent)
+        below = power(x, -exponent)
+        return below / (below * below)  # LiteRT's converter turns a constant over a transposed tensor round
     if exponent in (0.5, -0.5):
         return torch.sqrt(x) if exponent > 0 else torch.rsqrt(x)
     whole = int(exponent)

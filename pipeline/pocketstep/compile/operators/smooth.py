@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pocketstep.compile.operators.activations import positive
-from pocketstep.compile.operators.layout import aten, frozen
+from pocketstep.compile.operators.layout import aten
 from pocketstep.compile.operators.sums import total
 
 # erf(z) = 1 - (a1 t + ... + a5 t^5) exp(-z^2), t = 1 / (1 + p z), z >= 0: within 1.5e-7 (Abramowitz and Stegun, 7.1.26)
@@ -89,7 +89,8 @@ class Gelu(torch.autograd.Function):
 
 def _gelu_slope(x: Tensor) -> Tensor:
     bell = torch.exp(x * x * -0.5)
-    t = frozen(lambda: torch.ones(1)) / (torch.abs(x) * (ERF_P / math.sqrt(2)) + 1.0)
+    root = torch.rsqrt(torch.abs(x) * (ERF_P / math.sqrt(2)) + 1.0)
+    t = root * root  # the inverse: LiteRT's converter turns a constant over a transposed tensor round
     series = t * ERF_A[-1] + ERF_A[-2]
     for coefficient in ERF_A[-3::-1]:
         series = series * t + coefficient

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, fx
 
 from pocketstep.compile import operators as op
@@ -72,8 +71,9 @@ def divide(walk: Walk, node: fx.Node) -> Laid:
     divisor = second
     if not isinstance(divisor, Tensor) or walk.is_constant(node.args[1]):
         return Laid(_product(first, op.frozen(lambda: 1.0 / divisor)), order)  # type: ignore[arg-type,return-value]
-    numerator = first if isinstance(first, Tensor) else op.frozen(lambda: torch.full((1,), first))
-    return Laid(op.Divide.apply(numerator, divisor), order)
+    if not isinstance(first, Tensor):
+        return Laid(op.Power.apply(divisor, -1.0) * first, order)
+    return Laid(op.Divide.apply(first, divisor), order)
 
 
 @rule(aten.maximum.default)
