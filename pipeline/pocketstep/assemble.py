@@ -16,11 +16,12 @@ from pocketstep import __version__, golden, targets
 from pocketstep.compile import signatures as sig
 from pocketstep.compile import training
 from pocketstep.compile.cost import cost
+from pocketstep.compile.graph import module_path
 from pocketstep.compile.lower import lower
 from pocketstep.compile.quantised import round_prefix
 from pocketstep.compile.sharing import compact_convolutions
 from pocketstep.compile.signatures import LearningModel, Quantisation, Signature
-from pocketstep.compile.trace import module_path, trace
+from pocketstep.compile.trace import trace
 from pocketstep.compile.walk import Kernels, Walk, initial_state, unruled_prefix
 from pocketstep.data import Dataset, Images, normalisation
 from pocketstep.export import RUNTIMES

@@ -15,8 +15,8 @@ from typing import Literal, cast
 from torch import Tensor, fx
 
 from pocketstep.compile.cuts import check_cut, last_of_groups, latest_cut, named_cut, single_maps
+from pocketstep.compile.graph import Network, aten, module_path, module_paths
 from pocketstep.compile.heads import find_head
-from pocketstep.compile.trace import Network, aten, module_path, module_paths
 from pocketstep_device.errors import InputError
 
 Role = Literal["frozen", "centre", "full", "head"]

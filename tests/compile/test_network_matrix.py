@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from zoo import CLASSES, QUICK, SLOW, settled
 
 from pocketstep.compile import training
+from pocketstep.compile.graph import Network, module_path
 from pocketstep.compile.lower import lower
 from pocketstep.compile.options import StepOptions
 from pocketstep.compile.oracle import Oracle
 from pocketstep.compile.signatures import LearningModel, Quantisation
-from pocketstep.compile.trace import Network, module_path, trace
+from pocketstep.compile.trace import trace
 from pocketstep.compile.walk import Kernels, Walk, initial_state
 from pocketstep.plan import make_plan
 from pocketstep_device.errors import InputError

@@ -10,8 +10,10 @@ from small_networks import CLASSES, SIZE, SLOTS, Head, assert_close, conv, rando
 from torch import Tensor, nn
 
 from pocketstep.compile.cuts import crossings
+from pocketstep.compile.folding import BATCH_NORM
+from pocketstep.compile.graph import Network, module_path
 from pocketstep.compile.heads import find_head
-from pocketstep.compile.trace import BATCH_NORM, Network, module_path, trace
+from pocketstep.compile.trace import trace
 from pocketstep.compile.walk import Kernels, Walk, fold_back, initial_state
 from pocketstep.plan import PRESETS, Preset, make_plan
 from pocketstep_device.errors import InputError

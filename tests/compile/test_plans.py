@@ -10,9 +10,10 @@ from compiled_step import LIMIT, Compiled
 from small_networks import CLASSES, SIZE, Head, assert_close, conv, randomised, relative_error
 from torch import Tensor, nn
 
+from pocketstep.compile.graph import module_path
 from pocketstep.compile.quantised import LEVELS, round_prefix, rounded
 from pocketstep.compile.sharing import compact_convolutions, with_input_gradient
-from pocketstep.compile.trace import module_path, trace
+from pocketstep.compile.trace import trace
 from pocketstep.plan import make_plan
 from pocketstep_device.errors import InputError
 

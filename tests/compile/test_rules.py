@@ -14,13 +14,14 @@ from small_networks import SLOTS, relative_error
 from torch import Tensor
 
 from pocketstep.compile import training
+from pocketstep.compile.graph import aten
 from pocketstep.compile.lower import lower
 from pocketstep.compile.options import StepOptions
 from pocketstep.compile.oracle import Oracle
 from pocketstep.compile.rules import RULES, rule_for
 from pocketstep.compile.rules.table import SEQUENCE
 from pocketstep.compile.signatures import LearningModel, Quantisation, Signature
-from pocketstep.compile.trace import aten, trace
+from pocketstep.compile.trace import trace
 from pocketstep.compile.values import is_constant
 from pocketstep.compile.walk import Kernels, Walk, initial_state
 from pocketstep.plan import make_plan

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pocketstep.compile.cost import Cost, cost
-from pocketstep.compile.trace import EXAMPLE_BATCH, Network, trace
+from pocketstep.compile.graph import EXAMPLE_BATCH, Network
+from pocketstep.compile.trace import trace
 from pocketstep.networks import ResidualNet
 from pocketstep.plan import Plan, Preset, make_plan
 from pocketstep_device.decoding import decode

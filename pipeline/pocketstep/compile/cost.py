@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from pocketstep.compile.graph import EXAMPLE_BATCH, Network, aten
 from pocketstep.compile.rules.convolution import Geometry
 from pocketstep.compile.rules.convolution import can_filter as can_filter
-from pocketstep.compile.trace import EXAMPLE_BATCH, Network, aten
 from pocketstep.plan import Parameter, Plan
 
 FLOAT = 4

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from torch import Tensor, fx
 
-from pocketstep.compile.trace import Network, module_path, module_paths
+from pocketstep.compile.graph import Network, module_path, module_paths
 from pocketstep_device.errors import InputError
 
 

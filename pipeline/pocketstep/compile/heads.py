@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import fx
 
-from pocketstep.compile.trace import LINEAR, Network, aten, module_path, new_constant
+from pocketstep.compile.graph import LINEAR, Network, aten, module_path, new_constant
 from pocketstep_device.errors import InputError
 
 VIEWS = (aten.view.default, aten._unsafe_view.default)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from pocketstep.compile.graph import aten
 from pocketstep.compile.signatures import Signature
-from pocketstep.compile.trace import aten
 
 VIEWS = {aten.view.default, aten._unsafe_view.default}
 NOTHING = {aten.detach.default, aten.alias.default, aten.clone.default, *VIEWS}

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from pocketstep.compile import oracle_optimisers
+from pocketstep.compile.graph import aten
 from pocketstep.compile.heads import features_node
 from pocketstep.compile.options import DEFAULT, StepOptions
 from pocketstep.compile.oracle_losses import losses
 from pocketstep.compile.signatures import LearningModel, Values
 from pocketstep.compile.surrogates import surrogates
-from pocketstep.compile.trace import aten
 from pocketstep.compile.walk import fold_back
 from pocketstep.plan import Parameter
 

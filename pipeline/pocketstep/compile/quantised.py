@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pocketstep.compile.cuts import after
-from pocketstep.compile.trace import Network, aten
+from pocketstep.compile.graph import Network, aten
 from pocketstep.plan import Plan
 
 LEVELS = 127

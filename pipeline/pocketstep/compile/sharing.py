@@ -9,9 +9,9 @@ from typing import Any
 from torch import fx
 
 from pocketstep.compile.cuts import after
+from pocketstep.compile.graph import Network
 from pocketstep.compile.operators import Convolution
 from pocketstep.compile.rules.convolution import Geometry
-from pocketstep.compile.trace import Network
 from pocketstep.plan import Plan, is_trainable
 
 ALLOWANCE = 0.2

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from pocketstep.compile import closed_form, losses
+from pocketstep.compile.graph import Network, aten
 from pocketstep.compile.operators import frozen, product
-from pocketstep.compile.trace import Network, aten
 from pocketstep.compile.walk import Kernels, Walk
 from pocketstep.plan import Plan
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from pocketstep.compile.trace import Network
+from pocketstep.compile.graph import Network
 from pocketstep.plan import Plan
 
 Operator = Callable[..., Tensor]

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from pocketstep.compile import objective, optimisers
+from pocketstep.compile.graph import aten
 from pocketstep.compile.operators import column_sums, product, rows
 from pocketstep.compile.options import DEFAULT, LOSSES, MEANINGS, OUTPUTS, WEIGHTS, StepOptions
 from pocketstep.compile.signatures import LearningModel, Signature, Spec, Values, class_mask_spec, trained_specs
-from pocketstep.compile.trace import aten
 
 LABELS_ONLY = StepOptions(losses=("labels",))
 

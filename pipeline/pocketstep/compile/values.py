@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from pocketstep.compile.graph import Network, call
 from pocketstep.compile.layouts import Laid, standard
 from pocketstep.compile.operators import frozen
 from pocketstep.compile.rules.table import Value
-from pocketstep.compile.trace import Network, call
 
 
 class ValueStore:

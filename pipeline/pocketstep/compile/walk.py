@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, fx
 
 from pocketstep.compile import operators as op
+from pocketstep.compile.graph import Network, module_path
 from pocketstep.compile.heads import features_node
 from pocketstep.compile.rules import rule_for
 from pocketstep.compile.rules.convolution import Geometry
 from pocketstep.compile.rules.missing import missing_rule
-from pocketstep.compile.trace import Network, module_path
 from pocketstep.compile.values import ValueStore
 from pocketstep.plan import Parameter, Plan
 

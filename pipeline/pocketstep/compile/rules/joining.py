@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx
 
 from pocketstep.compile import operators as op
+from pocketstep.compile.graph import EXAMPLE_BATCH, aten
 from pocketstep.compile.layouts import Laid
 from pocketstep.compile.rules.table import argument, rank, rule
-from pocketstep.compile.trace import EXAMPLE_BATCH, aten
 
 if TYPE_CHECKING:
     from pocketstep.compile.walk import Walk

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx
 
 from pocketstep.compile import operators as op
+from pocketstep.compile.graph import aten
 from pocketstep.compile.layouts import Laid, Order
 from pocketstep.compile.rules.table import SEQUENCE, rule
-from pocketstep.compile.trace import aten
 
 if TYPE_CHECKING:
     from pocketstep.compile.walk import Walk

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import fx
 
 from pocketstep.compile.cuts import named_cut, single_maps
+from pocketstep.compile.graph import Network, module_path, module_paths
 from pocketstep.compile.rules.table import rule_for
-from pocketstep.compile.trace import Network, module_path, module_paths
 from pocketstep.compile.values import is_constant
 from pocketstep_device.errors import InputError
 

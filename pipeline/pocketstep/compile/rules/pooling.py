@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from torch import fx
 
 from pocketstep.compile import operators as op
+from pocketstep.compile.graph import aten
 from pocketstep.compile.layouts import MAP, Laid
 from pocketstep.compile.rules.table import argument, pair, rank, rule
-from pocketstep.compile.trace import aten
 
 if TYPE_CHECKING:
     from pocketstep.compile.walk import Walk

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, fx
 
 from pocketstep.compile import operators as op
+from pocketstep.compile.graph import aten
 from pocketstep.compile.layouts import MAP, Laid
 from pocketstep.compile.rules.table import rank, rule
-from pocketstep.compile.trace import aten
 
 if TYPE_CHECKING:
     from pocketstep.compile.walk import Walk

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from torch import fx
 
 from pocketstep.compile import operators as op
+from pocketstep.compile.graph import EXAMPLE_BATCH, aten, expanded, sized
 from pocketstep.compile.layouts import Laid
 from pocketstep.compile.rules.table import argument, rule
-from pocketstep.compile.trace import EXAMPLE_BATCH, aten, expanded, sized
 
 if TYPE_CHECKING:
     from pocketstep.compile.walk import Walk

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, fx
 
+from pocketstep.compile.graph import aten
 from pocketstep.compile.layouts import Laid
 from pocketstep.compile.operators.layout import Pair
-from pocketstep.compile.trace import aten
 
 if TYPE_CHECKING:
     from pocketstep.compile.walk import Walk
