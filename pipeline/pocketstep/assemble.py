@@ -123,13 +123,17 @@ def learning_model(student: nn.Module, request: Request, images: Images) -> Lear
 
 
 def choose_cells(wanted: int | None, height: int, width: int, channels: int, cut: str) -> int:
-    """Cells a side of the grid that pools the latent: as asked for, or the most of 4, 2, 1 within a thousand values.
+    """Cells a side of the grid that pools the latent: as asked for, or the most of 4, 2, 1 within 512 values.
+
+    0 for a latent of one pixel, which is (nearly) the penultimate features.
 
     Raises:
         InputError: the number asked for does not divide the latent's sides.
     """
     if wanted is None:
-        return next((n for n in (4, 2) if height % n == width % n == 0 and n * n * channels <= 1024), 1)
+        if height * width == 1:
+            return 0
+        return next((n for n in (4, 2) if height % n == width % n == 0 and n * n * channels <= 512), 1)
     if height % wanted or width % wanted:
         raise InputError(
             f"{wanted} pooled cells do not divide the latent's {height} x {width} pixels after '{cut}'; "

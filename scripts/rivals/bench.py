@@ -46,8 +46,14 @@ RIVALS = {
     "pytorch": Entry("pytorch_eager.py"),
     "executorch-stock": Entry("executorch_stock.py", later=None, repeat=1),
     "pocketstep-litert": Entry("pocketstep_bundle.py", options=["--runtime", "litert"], later=["--skip-memory"]),
+    "pocketstep-litert-cheap": Entry(
+        "pocketstep_bundle.py", options=["--runtime", "litert", "--cheap"], later=["--skip-memory"]
+    ),
     "pocketstep-executorch": Entry(
         "pocketstep_bundle.py", options=["--runtime", "executorch"], later=["--skip-memory"]
+    ),
+    "pocketstep-executorch-cheap": Entry(
+        "pocketstep_bundle.py", options=["--runtime", "executorch", "--cheap"], later=["--skip-memory"]
     ),
 }
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from pocketstep.compile import oracle_optimisers
+from pocketstep.compile.closed_form import sketched
 from pocketstep.compile.graph import aten
 from pocketstep.compile.heads import features_node
 from pocketstep.compile.options import DEFAULT, StepOptions
@@ -99,8 +100,10 @@ class Oracle:
     def classify(self, v: Values) -> dict[str, Tensor]:
         """Both heads, mixed, and softmax over the classes that exist."""
         logits, features, latent = self.forward(v, v)
-        pooled = F.adaptive_avg_pool2d(latent.permute(0, 3, 1, 2), self.model.cells).permute(0, 2, 3, 1).flatten(1)
-        parts = [F.normalize(part, dim=1) * part.shape[1] ** 0.5 for part in (features, pooled)]
+        seen = [sketched(features)]
+        if cells := self.model.cells:
+            seen.append(F.adaptive_avg_pool2d(latent.permute(0, 3, 1, 2), cells).permute(0, 2, 3, 1).flatten(1))
+        parts = [F.normalize(part, dim=1) * part.shape[1] ** 0.5 for part in seen]
         joined = torch.cat(parts, 1) - self.model.origin
         closed = F.linear(joined, v["closed.weight"], v["closed.bias"])
         logits = torch.lerp(logits, closed, float(v["blend"]))

@@ -70,7 +70,7 @@ class LearningModel:
         mean, std: per channel, in units of 0..1.
         input_shape: (H, W, C).
         latent_shape: (h, w, c).
-        cells: the closed-form head sees the latent pooled over cells x cells.
+        cells: the closed-form head sees the latent pooled over cells x cells; 0: only the penultimate features.
         origin: mean of the joined features over the cloud's images, (closed_size,).
     """
 
@@ -88,7 +88,8 @@ class LearningModel:
     @property
     def closed_size(self) -> int:
         """Length of the joined features that the closed-form head sees."""
-        return int(self.plan.parameters[self.head_weight].shape[1]) + self.cells**2 * self.latent_shape[2]
+        width = int(self.plan.parameters[self.head_weight].shape[1])
+        return closed_form.sketched_size(width) + self.cells**2 * self.latent_shape[2]
 
     @property
     def head_weight(self) -> str:

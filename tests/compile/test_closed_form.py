@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from against_autograd import FEW, double_precision, drawn
+from hypothesis import given
+from hypothesis import strategies as st
+from small_networks import assert_close
+from torch import Tensor
+
+from pocketstep.compile import closed_form
+from pocketstep.compile import operators as op
+
+__all__ = ["double_precision"]
+pytestmark = pytest.mark.usefixtures("double_precision")
+
+
+def accumulated(features: Tensor, labels: Tensor, weights: Tensor, slots: int) -> tuple[Tensor, ...]:
+    size = features.shape[1]
+    zero = torch.zeros(slots), torch.zeros(slots, size), torch.zeros(size, size)
+    one_hot = F.one_hot(labels, slots).double()
+    return closed_form.accumulate(*zero, features, one_hot, weights)
+
+
+@pytest.fixture(scope="module")
+def samples() -> tuple[Tensor, Tensor]:
+    """60 samples of 3 of 5 classes, means apart, an uneven shared covariance."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (60,), generator=generator)
+    spread = torch.randn(60, 7, generator=generator) @ torch.randn(7, 7, generator=generator)
+    return torch.randn(3, 7, generator=generator)[labels] * 2 + spread, labels
+
+
+@FEW
+@given(st.integers(1, 12), st.floats(1, 300), st.integers(0, 99))
+def test_inverse(size: int, condition: float, seed: int) -> None:
+    basis, _ = torch.linalg.qr(drawn(size, size, seed=seed).detach())
+    a = basis @ torch.diag(torch.logspace(0, -torch.tensor(condition).log10(), size)) @ basis.T
+    assert_close(closed_form.inverse(a), torch.linalg.inv(a), f"inverse at condition {condition:.0f}", 1e-7)
+
+
+def test_accumulate_gives_sums(samples: tuple[Tensor, Tensor]) -> None:
+    features, labels = samples
+    count, total, second = accumulated(features, labels, torch.ones(60), 5)
+    assert count.tolist() == [*(float((labels == c).sum()) for c in range(3)), 0, 0]
+    for c in range(5):
+        assert_close(total[c], features[labels == c].sum(0), f"sum of class {c}", 1e-12)
+    assert_close(second, features.T @ features, "second moment", 1e-12)
+
+
+def test_order_of_samples_does_not_matter(samples: tuple[Tensor, Tensor]) -> None:
+    features, labels = samples
+    one_hot, order = F.one_hot(labels, 5).double(), torch.randperm(60, generator=torch.Generator().manual_seed(1))
+    together = accumulated(features, labels, torch.ones(60), 5)
+    parts = torch.zeros(5), torch.zeros(5, 7), torch.zeros(7, 7)
+    for rows in order.split(7):
+        parts = closed_form.accumulate(*parts, features[rows], one_hot[rows], torch.ones(len(rows)))
+    for one, other in zip(parts, together, strict=True):
+        assert_close(one, other, "statistics", 1e-12)
+
+
+def test_a_negative_weight_takes_a_sample_out_again(samples: tuple[Tensor, Tensor]) -> None:
+    features, labels = samples
+    without = accumulated(features[:50], labels[:50], torch.ones(50), 5)
+    one_hot = F.one_hot(labels, 5).double()
+    everything = accumulated(features, labels, torch.ones(60), 5)
+    taken = closed_form.accumulate(*everything, features[50:], one_hot[50:], -torch.ones(10))
+    assert relative_difference(everything[2], without[2]) > 1e-3
+    for one, other in zip(taken, without, strict=True):
+        assert_close(one, other, "statistics", 1e-12)
+
+
+def relative_difference(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max() / other.abs().max())
+
+
+@pytest.mark.parametrize("shrinkage", [0.05, 0.3])
+def test_discriminant_is_lda(samples: tuple[Tensor, Tensor], shrinkage: float) -> None:
+    features, labels = samples
+    statistics = accumulated(features, labels, torch.ones(60), 5)
+    mask = torch.tensor([1.0, 1, 1, 0, 0])
+    weight, bias = closed_form.discriminant(*statistics, mask, torch.tensor([shrinkage]))
+    means = torch.stack([features[labels == c].mean(0) for c in range(3)])
+    centred = features - means[labels]
+    within = centred.T @ centred / 60
+    level = within.diagonal().mean() * torch.eye(7)
+    expected = torch.linalg.solve(within * (1 - shrinkage) + level * shrinkage, means.T).T
+    assert_close(weight[:3], expected, "weight", 1e-6)
+    assert_close(bias[:3], -0.5 * (expected * means).sum(1), "bias", 1e-6)
+    assert (weight[3:] == 0).all()
+    assert (bias[3:] == 0).all()
+
+
+def test_full_shrinkage_is_the_nearest_class_mean(samples: tuple[Tensor, Tensor]) -> None:
+    features, labels = samples
+    statistics = accumulated(features, labels, torch.ones(60), 3)
+    weight, bias = closed_form.discriminant(*statistics, torch.ones(3), torch.ones(1))
+    means = torch.stack([features[labels == c].mean(0) for c in range(3)])
+    nearest = torch.cdist(features, means).argmin(1)
+    assert (nearest != labels).any()  # so that equal decisions mean something
+    assert torch.equal((features @ weight.T + bias).argmax(1), nearest)
+
+
+def test_a_masked_class_does_not_count(samples: tuple[Tensor, Tensor]) -> None:
+    """A class that is masked contributes no mean; its samples still shape the covariance's scatter."""
+    features, labels = samples
+    statistics = accumulated(features, labels, torch.ones(60), 3)
+    weight, bias = closed_form.discriminant(*statistics, torch.tensor([1.0, 0, 1]), torch.tensor([0.1]))
+    assert (weight[1] == 0).all()
+    assert bias[1] == 0
+    assert (weight[[0, 2]] != 0).all()
+
+
+def test_unit_and_joined_features() -> None:
+    x, latent = drawn(3, 6).detach(), drawn(3, 4, 4, 2, seed=1).detach()
+    assert_close(closed_form.unit(x).pow(2).mean(1), torch.ones(3), "mean square of a row", 1e-9)
+    origin = drawn(6 + 4 * 2, seed=2).detach()
+    joined = closed_form.joined_features(latent, x, 2, origin)
+    pooled = F.adaptive_avg_pool2d(op.to_nchw(latent), 2).permute(0, 2, 3, 1).flatten(1)
+    parts = [F.normalize(part, dim=1) * part.shape[1] ** 0.5 for part in (x, pooled)]
+    assert_close(joined, torch.cat(parts, 1) - origin, "joined features", 1e-9)
+    alone = closed_form.joined_features(latent, x, 0, origin[:6])
+    assert_close(alone, parts[0] - origin[:6], "features alone", 1e-9)
+
+
+def test_wide_features_are_sketched() -> None:
+    """VGG's 4,096: unbiased products of rows, up to the noise that 1,024 columns leave."""
+    x = drawn(40, 4096).detach().relu()
+    sketch = closed_form.sketched(x)
+    assert sketch.shape == (40, closed_form.sketched_size(4096)) == (40, 1024)
+    wanted, got = x @ x.T, sketch @ sketch.T
+    assert float(((got - wanted) / wanted.diagonal().mean()).abs().max()) < 3 / 1024**0.5
+    assert abs(float((got - wanted).mean() / wanted.diagonal().mean())) < 1 / 1024**0.5
+    assert torch.equal(closed_form.sketched(x[:, :1024]), x[:, :1024])
+
+
+@pytest.mark.parametrize("width", [1, 1024, 1025, 1280, 2049, 25088])
+def test_sketches_take_any_width(width: int) -> None:
+    size = closed_form.sketched_size(width)
+    assert size <= closed_form.WIDEST
+    assert closed_form.sketched(torch.ones(2, width)).shape == (2, size)
