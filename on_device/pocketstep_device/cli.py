@@ -76,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     learn.add_argument("--seconds", type=float, help="budget of time")
     learn.add_argument("--memory-mb", type=float, help="budget of memory above idle, MiB")
     add("rollback", _rollback, "take back the last update")
+    forget = add("forget", _forget, "take a class out: its samples, its statistics, its place among the answers")
+    forget.add_argument("--label", required=True, help="the class")
     add("status", _status, "what is known and stored")
     replay = add("replay", _replay, "replay the golden trace and report the largest relative error")
     replay.add_argument("--tolerance", type=float, default=1e-4, help="largest relative error (default 1e-4)")
@@ -147,6 +149,12 @@ def _rollback(options: argparse.Namespace) -> tuple[Result, list[str]]:
     with _open(options) as learner:
         learner.rollback()
         return learner.status(), ["the last update was taken back"]
+
+
+def _forget(options: argparse.Namespace) -> tuple[Result, list[str]]:
+    with _open(options) as learner:
+        learner.forget(options.label)
+        return learner.status(), [f"'{options.label}' was taken out; it can be taught again"]
 
 
 def _status(options: argparse.Namespace) -> tuple[Result, list[str]]:

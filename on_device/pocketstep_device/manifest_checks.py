@@ -95,8 +95,9 @@ def _check_signature(signature: Signature, state: Mapping[str, Shape], path: str
 
 def _check_schedules(schedules: Mapping[str, Schedule]) -> None:
     for name, schedule in schedules.items():
-        if schedule.accept.max_old_loss < 0:
-            fail(f"schedules.{name}.accept.max_old_loss", "must be at least 0")
+        for field in ("max_old_loss", "max_class_loss"):
+            if getattr(schedule.accept, field) < 0:
+                fail(f"schedules.{name}.accept.{field}", "must be at least 0")
         for index, phase in enumerate(schedule.phases):
             if not isinstance(phase.get("kind"), str):
                 fail(f"schedules.{name}.phases[{index}].kind", "is missing or no text")
