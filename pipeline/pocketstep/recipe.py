@@ -111,7 +111,7 @@ def load_recipe(path: str | Path) -> Recipe:
         raise InputError(f"there is no recipe {path}; give a .toml file, or 'digits'") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path} is no readable TOML file: {error}") from None
-    recipe = _parse(Recipe, {"name": file.stem, **content}, "")
+    recipe = parse(Recipe, {"name": file.stem, **content}, "")
     _check_ranges(recipe)
     return recipe
 
@@ -144,7 +144,8 @@ def _bundled(name: str) -> Path:
     return inside if inside.exists() else Path(__file__).parents[2] / "models" / f"{name}.toml"
 
 
-def _parse(kind: type[T], values: Any, where: str) -> T:
+def parse(kind: type[T], values: Any, where: str) -> T:
+    """A table as a dataclass whose fields are its keys; names what is missing, unknown or mistyped."""
     hints, names = get_type_hints(kind), {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if not isinstance(values, dict):
         raise InputError(f"the recipe's '{where or 'top level'}' must be a table")
@@ -158,7 +159,7 @@ def _parse(kind: type[T], values: Any, where: str) -> T:
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
-        return _parse(cast(type[Any], kind), value, where)
+        return parse(cast(type[Any], kind), value, where)
     if kind in (str, bool, int) and type(value) is kind:
         return value
     if kind is float and type(value) in (int, float):
