@@ -240,6 +240,7 @@ def _manifest(parts: Parts, reports: dict[str, Report], defaults: dict[str, Any]
         "version": VERSION,
         "name": request.name,
         "producer": f"pocketstep {__version__}",
+        "release": 0,
         "task": {
             "classes": list(request.classes),
             "slots": plan.slots,

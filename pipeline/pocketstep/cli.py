@@ -13,6 +13,7 @@ import typer
 
 from pocketstep.cli_bench import bench, inspect
 from pocketstep.cli_export import export
+from pocketstep.cli_sign import keygen, sign, verify
 from pocketstep_device.errors import InputError, PocketstepError
 
 EPILOG = "Exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 a tool or device is missing."
@@ -144,6 +145,9 @@ def _print_table(table: Any) -> None:
 
 app.command(epilog=EPILOG)(export)
 app.command(epilog=EPILOG)(inspect)
+app.command(epilog=EPILOG)(keygen)
+app.command(epilog=EPILOG)(sign)
+app.command(epilog=EPILOG)(verify)
 app.add_typer(bench, name="bench")
 
 

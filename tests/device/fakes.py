@@ -35,6 +35,7 @@ _MANIFEST: dict[str, Any] = {
     "version": 1,
     "name": "mugs",
     "producer": "pocketstep 0.1.0",
+    "release": 0,
     "task": {
         "classes": ["red mug", "green mug"],
         "slots": SLOTS,
