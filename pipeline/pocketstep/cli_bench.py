@@ -143,6 +143,39 @@ def accuracy(
     typer.echo(f"plots and numbers: {out}")
 
 
+@bench.command(epilog=EPILOG)
+def compress(
+    recipe: Annotated[str, typer.Argument(help="a .toml file with a [study], such as models/cifar10-small.toml")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder for rows, results.json and the plot, kept")],
+    data: Annotated[str, typer.Option("--data", help="where the images are, if not where the recipe says")] = "",
+    only: Annotated[
+        str, typer.Option(help="some of curve,criteria,methods,increment,unseen")
+    ] = "curve,criteria,methods,increment,unseen",
+    as_json: Json = False,
+) -> None:
+    """Compression and knowledge transfer on a recipe's data: accuracy against size, steps, new and unseen classes.
+
+    A run that was killed goes on where it was; rows that are there are not measured again.
+    """
+    from pocketstep.bench.compress import PARTS, Study
+    from pocketstep.bench.compress_tables import plot, tables
+    from pocketstep.bench.tables import machine_line
+    from pocketstep.console import Console
+
+    parts = _names(only) or []
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise InputError(f"--only names '{unknown[0]}'; choose among {', '.join(PARTS)}")
+    with Console(quiet=as_json) as console:
+        result = Study(recipe, out, data, console).measure(parts)
+    plot(result, out / "compress.png")
+    if as_json:
+        _print_json(result)
+        return
+    for part in tables(result):
+        _print(part)
+    typer.echo(f"{machine_line(result['machine'])}; {out / 'compress.png'}")
+
+
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="a bundle, folder or zip")],
     html: Annotated[Path | None, typer.Option("--html", help="also write a page with a picture of the network")] = None,

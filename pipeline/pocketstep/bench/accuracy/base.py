@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pocketstep.data import Dataset
-from pocketstep.networks import Architecture, BlockShape, ResidualNet, load_network, save_network
+from pocketstep.networks import Architecture, BlockShape, ResidualNet
 from pocketstep.training import fit
+from pocketstep.weights import load_network, save_network
+from pocketstep_device.errors import InputError
 
 MEAN, STD = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)
 """CIFAR-100's."""
@@ -72,7 +74,11 @@ def base_network(
         tell: progress.
     """
     if path.exists():
-        return load_network(path)
+        kept = load_network(path)
+        if not isinstance(kept, ResidualNet):
+            raise InputError(f"{path} is no base of this benchmark; remove it to train one")
+        return kept
+    path.parent.mkdir(parents=True, exist_ok=True)
     classes = len(data.classes)
     groups = tuple((BlockShape(i, o, o, s, i != o or s != 1),) for i, o, s in SHAPES)
     rows = classes * TURNS if prepared else classes
@@ -82,12 +88,13 @@ def base_network(
         net, data, epochs=epochs, batch=128, learning_rate=0.25, seed=seed, mean=MEAN, std=STD, augment=True,
         shift=4, mirror=True, schedule="one-cycle", precision="bfloat16",
         loss=Turned(classes, 0.0, generator) if prepared else smoothed(smoothing),
+        checkpoint=path.with_suffix(".checkpoint"),
         on_progress=lambda p: tell(f"base: epoch {p.epoch} of {p.epochs}, loss {p.loss:.3f}"),
     )  # fmt: skip
     net.head = upright_head(net.head, classes)
     net = net.eval().to(memory_format=torch.contiguous_format)
-    path.parent.mkdir(parents=True, exist_ok=True)
     save_network(net, path)
+    path.with_suffix(".checkpoint").unlink(missing_ok=True)
     return net
 
 
