@@ -18,7 +18,10 @@ _MIB = 2**20
 _FLOAT = 4
 _BEGUN = 5
 """Copies of the state that an update holds: the snapshot, its bytes on the way to the disk, and the values at work."""
-_SLACK = 3 * _MIB
+_FED = 2
+"""Batches of inputs that exist at once: one that the program reads, and the next."""
+_SLACK = 6 * _MIB
+"""What Python, numpy and the allocator take beside; with the formula, fitted to measured updates."""
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -61,12 +64,14 @@ def forecast(manifest: Manifest, runtime: str, cloud: int, device: int, phases: 
     trained = sum(math.prod(s.shape) for s in manifest.state if s.kind in ("parameter", "optimiser", "head")) * _FLOAT
     slots, latent = manifest.task.slots, math.prod(manifest.latent.shape)
     sample = latent + 3 * slots * _FLOAT + 16
+    inputs = max(sum(math.prod(t.shape) for t in s.inputs) for s in manifest.signatures.values()) * _FLOAT
     features = next((o.shape[-1] for o in manifest.signatures["classify"].outputs if o.name == "features"), 0)
     data = (
         (cloud + device) * (2 * sample + 2 * features * _FLOAT)  # their own and joined; features as parts and whole
         + cloud * sample
         + _BEGUN * state
         + phases * trained
+        + _FED * inputs
         + _SLACK
     )
     program = measured if measured is not None else _guessed(manifest, key)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pocketstep import __version__, golden, targets
+from pocketstep.bench.memory import write_measured
 from pocketstep.compile import projection, training
 from pocketstep.compile import signatures as sig
 from pocketstep.compile.cost import cost
@@ -33,7 +34,6 @@ from pocketstep.request import Request
 from pocketstep.schedules import hyper, schedules
 from pocketstep.training import prepare
 from pocketstep_device.bundle import Bundle
-from pocketstep_device.bundle_writer import write_bundle
 from pocketstep_device.errors import InputError
 from pocketstep_device.manifest import FORMAT
 from pocketstep_device.manifest_checks import VERSION
@@ -205,7 +205,7 @@ def build_bundle(
         "golden.safetensors": trace_bytes,
         **_program_files(work, exporters.runtimes),
     }
-    bundle = write_bundle(target, _manifest(parts, reports, defaults), files)
+    bundle = write_measured(target, _manifest(parts, reports, defaults), files)
     shutil.rmtree(work)
     return bundle
 

@@ -256,6 +256,50 @@ def test_pending_come_first_even_when_they_alone_are_too_many(tmp_path: Path) ->
     assert set(kept.labels.tolist()) == {0, 1, 2}
 
 
+def test_a_flood_of_one_class_displaces_no_other(tmp_path: Path) -> None:
+    """Not even while the flood is pending and the others have been learned."""
+    labels = np.repeat([0, 1, 2], [4000, 60, 20]).astype(np.int64)
+    flood = dataclasses.replace(
+        fake_samples(4080),
+        labels=labels,
+        pending=labels == 0,
+        has_soft=np.zeros(4080, bool),
+        soft_targets=np.zeros((4080, SLOTS), np.float32),
+    )
+    _, kept = make(tmp_path, 4 * (4096 + 120 * 22) // 3 + 1).compact(flood, seed=0)
+    assert np.bincount(kept.labels).tolist() == [50, 50, 20]
+
+
+def test_damaged_chunks_are_done_without(tmp_path: Path) -> None:
+    store, parts = make(tmp_path), [fake_samples(7, 1), fake_samples(3, 2), fake_samples(5, 3)]
+    chunks = [chunk for part in parts for chunk in store.append(part)]
+    everything = Samples.concat(parts)
+    intact, samples, notes = store.recover(chunks, everything.flags())
+    assert (intact, notes) == (chunks, [])
+    assert_same(samples, everything)
+    (tmp_path / chunks[1].name).write_bytes(b"cut")
+    (tmp_path / chunks[2].name).unlink()
+    intact, samples, notes = store.recover(chunks, everything.flags())
+    assert intact == chunks[:1]
+    assert_same(samples, parts[0])
+    assert "3 samples are gone" in notes[0]
+    assert "5 samples are gone" in notes[1]
+    with pytest.raises(StateError, match="flags are not for"):
+        store.recover(chunks, {})
+
+
+def test_a_chunk_that_may_not_be_read_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, samples = make(tmp_path), fake_samples(4)
+    chunks = store.append(samples)
+
+    def refuse(self: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "lstat", refuse)
+    with pytest.raises(StateError, match="Permission denied"):
+        store.recover(chunks, samples.flags())
+
+
 def test_samples_that_fit_are_all_kept(tmp_path: Path) -> None:
     samples = fake_samples(9)
     assert_same(make(tmp_path).compact(samples, seed=0)[1], samples)

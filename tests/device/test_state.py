@@ -118,6 +118,33 @@ def test_every_changed_byte_falls_back_or_changes_nothing(folder: Path) -> None:
     assert fallbacks > len(good) - 8  # only the header's padding may change
 
 
+def test_a_state_that_may_not_be_read_is_not_passed_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be intact: an older one in its place would be saved over it."""
+    lstat = Path.lstat
+
+    def refuse(self: Path) -> os.stat_result:
+        if "000002" in self.name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return lstat(self)
+
+    monkeypatch.setattr(Path, "lstat", refuse)
+    with pytest.raises(StateError, match=r"000002\S+ can't be read \(Permission denied\)"):
+        again(folder).load()
+
+
+def test_a_state_of_another_bundle_is_loaded_on_demand(folder: Path) -> None:
+    other = StateStore(folder, "c" * 64)
+    snapshot = other.load(any_bundle=True)
+    assert_is(snapshot, 2)
+    assert snapshot is not None
+    assert snapshot.bundle == BUNDLE
+    other.save(tensors(3), {"value": 3})
+    assert sorted(other.infos()) == [2, 3]
+    assert_is(StateStore(folder, "c" * 64).load(), 3)
+    with pytest.raises(StateError, match="belongs to another bundle"):
+        again(folder).load()
+
+
 def test_all_damaged(folder: Path) -> None:
     for path in folder.iterdir():
         path.write_bytes(b"")

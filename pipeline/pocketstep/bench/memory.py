@@ -1,19 +1,29 @@
-"""Peak resident memory of every signature above an idle process, in a fresh process each."""
+"""Peak resident memory of every signature, and of an update, above an idle process, in a fresh process each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pocketstep.bench.host import machine, runtimes_of
 from pocketstep.bench.process import WorkerProcess
+from pocketstep.bench.worker import LIBRARIES
 from pocketstep_device.bundle import Bundle
-from pocketstep_device.errors import InputError
+from pocketstep_device.bundle_writer import write_bundle
+from pocketstep_device.errors import InputError, MissingToolError
+from pocketstep_device.forecast import MEASURED
 
 ALL = "all"
 """The row of a process that uses every signature."""
+UPDATE = "update"
+"""The row of a process that observes and updates, as a device does."""
+IMAGES = 100
+"""Images that it observes."""
 CALLS = 3
+PLAIN = "plain"
+"""The signature that is there to compare with; no device runs it."""
 
 
 def measure(
@@ -32,7 +42,7 @@ def measure(
 
     Returns:
         ``machine``, ``threads``, and ``rows`` of ``bundle``, ``runtime``, ``signature``, ``batch``, ``resident_mb``
-        (MiB) and ``program_bytes``.
+        (MiB), ``forecast_mb`` (of the row ``update``: what the manifest foretells) and ``program_bytes``.
 
     Raises:
         InputError: a bundle cannot be read, or lacks a runtime that is wanted.
@@ -47,12 +57,8 @@ def measure(
         signatures = bundle.manifest.signatures
         for runtime in runtimes_of(bundle, runtimes):
             on_stage(f"{bundle.path.name} on {runtime}")
-            for name in (*signatures, ALL):
-                with WorkerProcess(f"{bundle.path} on {runtime}") as worker:
-                    answer = worker.ask(
-                        "memory", bundle=str(bundle.path), runtime=runtime, threads=threads,
-                        signatures=list(signatures) if name == ALL else [name], calls=CALLS,
-                    )  # fmt: skip
+            for name in (*signatures, ALL, UPDATE):
+                answer = _ask(bundle, runtime, threads, name)
                 rows.append(
                     {
                         "bundle": str(bundle.path),
@@ -60,10 +66,37 @@ def measure(
                         "signature": name,
                         "batch": signatures[name].batch if name in signatures else None,
                         "resident_mb": answer["resident_mb"],
+                        "forecast_mb": answer.get("forecast_mb"),
                         "program_bytes": program_bytes(bundle, runtime),
                     }
                 )
     return {"machine": host, "threads": threads, "rows": rows}
+
+
+def write_measured(
+    target: Path, manifest: Mapping[str, Any], files: Mapping[str, Path | bytes], threads: int = 2
+) -> Bundle:
+    """Writes a bundle whose ``cost`` says how much memory each loaded program takes: devices forecast with it.
+
+    It is measured on the bundle itself, so only for runtimes that are installed here, and only on Linux; a figure that
+    is missing makes devices guess. Arguments are ``write_bundle``'s.
+    """
+    bundle, found = write_bundle(target, manifest, files), {}
+    for runtime in bundle.manifest.runtimes:
+        if runtime in LIBRARIES:
+            with contextlib.suppress(MissingToolError):
+                found[MEASURED + runtime] = round(_ask(bundle, runtime, threads, ALL)["resident_mb"] * 2**20)
+    return write_bundle(target, {**manifest, "cost": {**manifest["cost"], **found}}, files)
+
+
+def _ask(bundle: Bundle, runtime: str, threads: int, name: str) -> dict[str, Any]:
+    """A signature's, all signatures' or an update's memory, from a fresh process."""
+    what = {"bundle": str(bundle.path), "runtime": runtime, "threads": threads}
+    with WorkerProcess(f"{bundle.path} on {runtime}") as worker:
+        if name == UPDATE:
+            return worker.ask("update", **what, images=IMAGES)
+        on_device = [signature for signature in bundle.manifest.signatures if signature != PLAIN]
+        return worker.ask("memory", **what, signatures=on_device if name == ALL else [name], calls=CALLS)
 
 
 def program_bytes(bundle: Bundle, runtime: str) -> int:

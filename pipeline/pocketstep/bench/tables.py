@@ -65,11 +65,12 @@ def step_table(result: dict[str, Any]) -> Table:
 def memory_table(result: dict[str, Any]) -> Table:
     """A row for each signature."""
     title = f"peak resident memory above idle, threads {result['threads']}"
-    table = _table(title, ["bundle", "runtime", "signature"], ["batch", "MiB", "program MiB"])
+    table = _table(title, ["bundle", "runtime", "signature"], ["batch", "MiB", "foretold", "program MiB"])
     for row in result["rows"]:
         table.add_row(
             _name(row), row["runtime"], row["signature"], str(row["batch"] or ""),
-            f"{row['resident_mb']:.1f}", f"{row['program_bytes'] / 2**20:.2f}", end_section=row["signature"] == "all",
+            f"{row['resident_mb']:.1f}", "" if row["forecast_mb"] is None else f"{row['forecast_mb']:.1f}",
+            f"{row['program_bytes'] / 2**20:.2f}", end_section=row["signature"] == "update",
         )  # fmt: skip
     return table
 

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from importlib import import_module
@@ -23,10 +24,13 @@ from typing import Any
 import numpy as np
 
 from pocketstep.bench.inputs import Call, first_calls
-from pocketstep_device.budget import peak_mb, resident_mb
+from pocketstep_device.budget import Budget, peak_mb, resident_mb
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import InputError, MissingToolError, PocketstepError
+from pocketstep_device.forecast import forecast
+from pocketstep_device.learner import Learner
 from pocketstep_device.machine import Machine
+from pocketstep_device.shipped import cloud_samples
 
 LIBRARIES = {
     "litert": ("ai_edge_litert.interpreter",),
@@ -34,6 +38,8 @@ LIBRARIES = {
 }
 """What a runtime imports before it loads a program."""
 
+UPDATE_METHOD = "auto"
+UPDATE_SECONDS = 3.0
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
@@ -93,6 +99,31 @@ class Worker:
             for _ in range(calls):
                 machine.run(name, inputs[name])
         return {"resident_mb": peak_mb() - idle}
+
+    def update(self, bundle: str, runtime: str, threads: int, images: int) -> dict[str, Any]:
+        """Opens a learner, observes noise as a new class and updates for a few seconds: all phases, some steps of each.
+
+        Returns:
+            ``resident_mb``: peak resident memory above idle, as for ``memory``; ``forecast_mb``: what the device would
+            have said before; MiB.
+        """
+        import_runtime(runtime)
+        opened = Bundle.open(bundle)
+        manifest = opened.manifest
+        noise = np.random.default_rng(0).integers(0, 256, (images, *manifest.task.input.shape), np.uint8)
+        cloud, phases = len(cloud_samples(opened)), len(manifest.schedules[UPDATE_METHOD].phases)
+        found = forecast(manifest, runtime, cloud, images, phases)
+        idle = _settle()
+        with tempfile.TemporaryDirectory() as state, Learner.open(bundle, state, runtime, threads) as learner:
+            name = learner.classes[0]
+            if learner.free_slots:
+                name = "noise"
+                learner.add_class(name)
+            learner.observe(noise, name)
+            before = peak_mb()
+            learner.update(Budget(seconds=UPDATE_SECONDS), method=UPDATE_METHOD)
+            peak = max(before, peak_mb())
+        return {"resident_mb": peak - idle, "forecast_mb": found.memory / 2**20}
 
     def profile(self, bundle: str, signature: str, threads: int) -> dict[str, Any]:
         """Where the time of one signature goes in LiteRT; see :mod:`pocketstep.bench.profile`."""

@@ -7,9 +7,12 @@ from typing import Any
 
 from pocketstep.inspection.modules import ROLES, modules_of
 from pocketstep_device.bundle import Bundle
+from pocketstep_device.forecast import forecast
 from pocketstep_device.manifest import Manifest
 from pocketstep_device.shipped import REPLAY_FILE, cloud_samples
 
+OBSERVED = 100
+"""Images that the device is thought to have observed, for the forecast of its memory."""
 _FLOAT = 4
 _USE = ("encode", "classify", "statistics", "solve", "score", "step")
 
@@ -19,9 +22,9 @@ def facts_of(bundle: Bundle) -> dict[str, Any]:
 
     Returns:
         ``bundle``, ``task``, ``plan`` (with ``modules`` and ``roles``), ``signatures``, ``cost``, ``runtimes``,
-        ``files``, ``device``, ``hyper``, ``schedules``. Sizes in bytes, arithmetic in multiply-accumulates for one
-        image; ``cost`` has what the manifest has, and ``forward_passes`` (a step by exact arithmetic) where that can
-        be said.
+        ``files``, ``device``, ``memory``, ``hyper``, ``schedules``. Sizes in bytes, arithmetic in
+        multiply-accumulates for one image; ``cost`` has what the manifest has, and ``forward_passes`` (a step by exact
+        arithmetic) where that can be said.
 
     Raises:
         BundleError: the replay set does not fit the manifest.
@@ -45,7 +48,8 @@ def facts_of(bundle: Bundle) -> dict[str, Any]:
         "cost": _cost(manifest),
         "runtimes": [_runtime(manifest, name) for name in manifest.runtimes],
         "files": [{"name": name, "bytes": entry.bytes} for name, entry in manifest.files.items()],
-        "device": _device(bundle),
+        "device": (device := _device(bundle)),
+        "memory": _memory(manifest, device["replay"]["samples"] if device["replay"] else 0),
         "hyper": [
             {"name": name, "default": h.default, "min": h.min, "max": h.max, "meaning": h.meaning}
             for name, h in manifest.hyper.items()
@@ -119,6 +123,19 @@ def _runtime(manifest: Manifest, name: str) -> dict[str, Any]:
         "versions": dict(runtime.versions),
         "delegated": dict(sorted(delegated.items(), key=lambda entry: in_use(entry[0]))),
     }
+
+
+def _memory(manifest: Manifest, replayed: int) -> list[dict[str, Any]]:
+    """Peak memory of a device that observes and updates, by runtime: what it says itself before it begins."""
+    if not {"classify", "step"} <= set(manifest.signatures):
+        return []
+    phases = max((len(schedule.phases) for schedule in manifest.schedules.values()), default=0)
+    found = {runtime: forecast(manifest, runtime, replayed, OBSERVED, phases) for runtime in manifest.runtimes}
+    return [
+        {"runtime": name, "bytes": f.memory, "program": f.program, "data": f.data, "observed": OBSERVED}
+        for name, f in found.items()
+        if f.measured
+    ]
 
 
 def _device(bundle: Bundle) -> dict[str, Any]:

@@ -63,6 +63,7 @@ def _tables(facts: Mapping[str, Any]) -> dict[str, list[tuple[Any, ...]]]:
     return {
         "cost": [*rows.cost_rows(facts["cost"])],
         "device": [*rows.device_rows(facts["device"])],
+        "memory": [*rows.memory_rows(facts["memory"])],
         "signatures": [(s["name"], s["batch"], s["inputs"], s["outputs"]) for s in facts["signatures"]],
         "files": [*files, ("all files", text.size(facts["bundle"]["bytes"]))],
         "runtimes": [

@@ -82,6 +82,14 @@ def device_rows(device: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     return rows
 
 
+def memory_rows(memory: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """What an update will take on a device, by runtime."""
+    return [
+        (found["runtime"], text.size(found["program"]), text.size(found["data"]), text.size(found["bytes"]))
+        for found in memory
+    ]
+
+
 def phase_rows(schedule: dict[str, Any]) -> list[tuple[str, str]]:
     """A schedule's phases: name, and settings in one line."""
     rows = []

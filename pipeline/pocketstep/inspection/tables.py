@@ -31,6 +31,10 @@ def tables(facts: dict[str, Any]) -> Iterator[Table | str]:
     ])  # fmt: skip
     yield _table("files", ("name",), ("size",), [(f["name"], text.size(f["bytes"])) for f in facts["files"]])
     yield _table("on the device", ("",), ("tensors", "numbers", "size"), rows.device_rows(facts["device"]))
+    if facts["memory"]:
+        title = f"peak memory of an update, {facts['memory'][0]['observed']} images observed (foretold)"
+        columns = ("program", "samples and state", "together")
+        yield _table(title, ("runtime",), columns, rows.memory_rows(facts["memory"]))
     yield _table("hyper-parameters", ("name",), ("default", "from", "to"), [
         (h["name"], *(text.plain(h[key]) for key in ("default", "min", "max"))) for h in facts["hyper"]
     ])  # fmt: skip

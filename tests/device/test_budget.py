@@ -1,0 +1,244 @@
+"""What an update may cost: refused before it begins, stopped while it runs, and never half done."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toy
+
+from pocketstep_device import forecast as forecasting
+from pocketstep_device import machine
+from pocketstep_device.budget import Budget, Meter, Power
+from pocketstep_device.errors import CheckFailedError, InputError, MissingToolError
+from pocketstep_device.forecast import available_mb, check_room, forecast
+from pocketstep_device.learner import Learner
+from pocketstep_device.power_supply import read_power
+
+NEW = "stripes"
+
+
+@pytest.fixture(autouse=True)
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy.install(monkeypatch)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return toy.toy_bundle(tmp_path / "toy.bundle")
+
+
+@pytest.fixture
+def state(bundle: Path, tmp_path: Path) -> Path:
+    with Learner.open(bundle, tmp_path / "state") as learner:
+        learner.add_class(NEW)
+        learner.observe(toy.images(NEW, 30), NEW)
+    return tmp_path / "state"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def refused(bundle: Path, state: Path, budget: Budget | None, match: str) -> None:
+    before = content(state)
+    with Learner.open(bundle, state) as learner:
+        with pytest.raises(CheckFailedError, match=match):
+            learner.update(budget)
+        assert learner.status()["pending_samples"] == 30
+    assert content(state) == before
+
+
+def test_memory_that_will_not_do_is_refused_with_the_estimate(bundle: Path, state: Path) -> None:
+    refused(
+        bundle, state, Budget(memory_mb=2), r"would need about \d+ MiB, more than its budget of 2 MiB; it was not be"
+    )
+
+
+def test_memory_that_is_not_free_is_refused(bundle: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any budget: a small board that is full."""
+    monkeypatch.setattr(forecasting, "available_mb", lambda: 1.5)
+    refused(bundle, state, None, r"would need about \d+ MiB, and this machine has 2 MiB free")
+
+
+def test_disk(bundle: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused(bundle, state, Budget(disk_mb=0.01), r"would write 0\.1 MiB, more than its budget of 0\.01 MiB")
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
+    refused(bundle, state, None, "and the disk of .* has 0.0 MiB free")
+
+
+def test_battery(bundle: Path, state: Path) -> None:
+    for power in (Power(0.1, False), Power(0.49, False)):
+        refused(bundle, state, Budget(power=lambda power=power: power, min_battery=0.5), "battery is below 50%")
+    for power in (Power(0.5, False), Power(0.0, True)):
+        with Learner.open(bundle, state) as learner:
+            assert learner.update(Budget(power=lambda power=power: power, min_battery=0.5)).accepted
+            learner.rollback()
+
+
+def test_a_battery_that_runs_down_ends_the_steps(bundle: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host is asked while the update runs; what was learned until then is judged as ever."""
+    monkeypatch.setattr("pocketstep_device.budget._POWER_EVERY", 0.0)
+    asked: list[Power] = []
+
+    def power() -> Power:
+        asked.append(Power(0.9 if len(asked) < 3 else 0.1, False))
+        return asked[-1]
+
+    steps: list[int] = []
+    with Learner.open(bundle, state) as learner:
+        report = learner.update(Budget(power=power), lambda progress: steps.append(progress.step), "train")
+        assert report.stopped == "battery"
+        assert len(steps) == 2
+        assert learner.status()["updates"] == 1
+
+
+def test_time_that_is_up_is_said(bundle: Path, state: Path) -> None:
+    with Learner.open(bundle, state) as learner:
+        assert learner.update(Budget(seconds=1e-6), method="train").stopped == "time"
+        learner.rollback()
+        assert learner.update(Budget(seconds=60), method="train").stopped == ""
+
+
+def test_threads_of_the_update(bundle: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int] = []
+
+    def spy(bundle: Any, runtime: str, threads: int) -> Any:
+        opened.append(threads)
+        return toy.open_toy(bundle, runtime, threads)
+
+    monkeypatch.setattr(machine, "open_program", spy)
+    with Learner.open(bundle, state, threads=4) as learner:
+        assert learner.update(Budget(threads=1)).accepted
+        learner.rollback()
+        assert learner.update(Budget(threads=4)).accepted
+    assert opened == [4, 1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"disk_mb": 0}, {"disk_mb": float("nan")}, {"threads": 0}, {"min_battery": 1.5}, {"min_battery": -0.1}],
+    ids=str,
+)
+def test_budgets_that_make_no_sense(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        Budget(**wrong)
+
+
+def test_running_out_of_memory_changes_nothing(bundle: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = content(state)
+
+    def no_memory(self: Any, v: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(toy.ToyProgram, "_step", no_memory)
+    with Learner.open(bundle, state) as learner, pytest.raises(CheckFailedError, match="ran out of memory; nothing"):
+        learner.update(method="train")
+    assert content(state) == before
+
+
+def test_a_process_without_memory_loses_nothing(bundle: Path, state: Path) -> None:
+    """A real limit: first the process dies in its linear algebra, then Python runs out of memory, then it will do."""
+    code = (
+        "import resource, sys, numpy, toy; toy.install()\n"
+        "from pocketstep_device.errors import CheckFailedError\n"
+        "from pocketstep_device.learner import Learner\n"
+        "solve = toy.ToyProgram._solve\n"
+        "toy.ToyProgram._solve = lambda self, v: (numpy.ones(8 * 2**20), solve(self, v))[1]  # 64 MiB\n"
+        "with Learner.open(sys.argv[1], sys.argv[2]) as learner:\n"
+        "    pages = int(open('/proc/self/statm').read().split()[0])\n"
+        "    most = pages * resource.getpagesize() + int(sys.argv[3]) * 2**20\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
+        "    try:\n        print(learner.update(method='closed-form').accepted)\n"
+        "    except CheckFailedError as error:\n        print(error)"
+    )
+    answers = []
+    for extra in (16, 48, 600):
+        command = [sys.executable, "-c", code, str(bundle), str(state), str(extra)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+        with Learner.open(bundle, state) as learner:
+            found = learner.status()
+        answers.append((done.stdout == "True\n", found["updates"], found["pending_samples"]))
+    assert answers == [(False, 0, 30), (False, 0, 30), (True, 1, 0)]
+
+
+# The forecast
+
+
+def test_the_forecast_grows_with_what_is_stored(bundle: Path) -> None:
+    manifest = Learner.open(bundle, bundle.with_name("s")).manifest
+    small, large = (forecast(manifest, "litert", 24, count) for count in (10, 10_010))
+    assert small.measured
+    assert small.program == large.program == 2**20
+    assert large.data - small.data >= 10_000 * 2 * 12
+    assert large.disk > small.disk
+
+
+def test_without_a_measurement_it_is_a_guess_and_says_so(tmp_path: Path) -> None:
+    manifest = Learner.open(toy.toy_bundle(tmp_path / "b"), tmp_path / "s").manifest
+    cost = {name: value for name, value in manifest.cost.items() if "resident" not in name}
+    unmeasured = type(manifest)(**{**vars(manifest), "cost": cost})
+    found = forecast(unmeasured, "litert", 24, 10)
+    assert not found.measured
+    with pytest.raises(CheckFailedError, match="by a guess from the program's size"):
+        check_room(found, Budget(memory_mb=0.1), 0.0, tmp_path)
+
+
+def test_what_the_process_holds_already_is_not_needed_again(tmp_path: Path) -> None:
+    manifest = Learner.open(toy.toy_bundle(tmp_path / "b"), tmp_path / "s").manifest
+    found = forecast(manifest, "litert", 24, 10)
+    budget = Budget(memory_mb=(found.memory - 0.9 * found.program) / 2**20)
+    with pytest.raises(CheckFailedError, match="more than its budget"):
+        check_room(found, budget, 0.0, tmp_path)
+    check_room(found, budget, 500.0, tmp_path)
+
+
+def test_free_memory_is_the_least_that_anybody_leaves(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 262144 kB\nMemAvailable:  131072 kB\n")
+    group = tmp_path / "cgroup"
+    assert available_mb(tmp_path / "meminfo", group) == 128
+    group.mkdir()
+    (group / "memory.max").write_text("max\n")
+    (group / "memory.current").write_text("1000\n")
+    assert available_mb(tmp_path / "meminfo", group) == 128
+    (group / "memory.max").write_text(f"{64 * 2**20}\n")
+    (group / "memory.current").write_text(f"{60 * 2**20}\n")
+    assert available_mb(tmp_path / "meminfo", group) == 4
+    assert available_mb(tmp_path / "none", tmp_path / "none") is None
+
+
+def test_a_meter_asks_about_the_battery_only_now_and_then() -> None:
+    asked: list[int] = []
+
+    def power() -> Power:
+        asked.append(1)
+        return Power(1.0, False)
+
+    meter = Meter(Budget(power=power))
+    assert all(meter.has_time() for _ in range(1000))
+    assert len(asked) <= 1
+
+
+# The battery of a board
+
+
+def test_reading_the_battery_of_linux(tmp_path: Path) -> None:
+    with pytest.raises(MissingToolError, match="no battery"):
+        read_power(tmp_path)
+    supplies = {
+        "AC": {"type": "Mains", "online": "1"},
+        "BAT0": {"type": "Battery", "capacity": "37", "status": "Discharging"},
+    }
+    for name, files in supplies.items():
+        (tmp_path / name).mkdir()
+        for key, value in files.items():
+            (tmp_path / name / key).write_text(value + "\n")
+    assert read_power(tmp_path) == Power(0.37, False)
+    (tmp_path / "BAT0" / "status").write_text("Charging\n")
+    assert read_power(tmp_path) == Power(0.37, True)
