@@ -137,7 +137,7 @@ class StudyRecipe:
         criteria_at: the thresholds whose students' sizes they are given.
         methods: of transfer, to compare with ``blocks``; ``scratch`` is an independent student from random weights.
         methods_at: the threshold of the student that they train.
-        short: share of the epochs in which ``blocks`` is tried again, to see how fast it converges.
+        short: shares of the images with which ``blocks`` is tried again, in as many epochs, so in fewer steps.
         watch_every: steps between two points of a curve.
         published: (threshold, accuracy in percent, millions of parameters) of the paper, to print beside.
         increment: 9+1 classes.

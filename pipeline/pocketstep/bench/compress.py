@@ -157,20 +157,15 @@ class Study:
         return self.row(name, make, self.recipe.compress, self.recipe.transfer)
 
     def _retrained(
-        self, teacher: nn.Module, student: nn.Module, stage: str, recipe: Recipe | None = None
-    ) -> tuple[nn.Module, Row]:
+        self, teacher: nn.Module, student: nn.Module, stage: str, recipe: Recipe | None = None,
+        data: Dataset | None = None,
+    ) -> tuple[nn.Module, Row]:  # fmt: skip
         device, watch = best_device(), Watch(self.held_back, self.study.watch_every)
         teacher, student = teacher.to(device), student.to(device)
         histories = transfer(
-            recipe or self.recipe,
-            teacher,
-            student,
-            self.data,
-            self.watching(),
-            stage=stage,
-            watch=watch,
+            recipe or self.recipe, teacher, student, data or self.data, self.watching(), stage=stage, watch=watch,
             like=self.data,
-        )
+        )  # fmt: skip
         return student, self.facts(student, histories)
 
     def _compressed(self, teacher: nn.Module, threshold: float) -> Row:
@@ -205,14 +200,14 @@ class Study:
         return {**self._row(name, make)[1], "threshold": threshold, "importance": "activation", "method": method}
 
     def _short(self, teacher: nn.Module, share: float) -> Row:
-        def make() -> tuple[nn.Module, Row]:
-            part = replace(self.recipe.transfer, epochs=max(round(share * self.recipe.transfer.epochs), 1))
-            student = self.student(teacher, threshold)
-            return self._retrained(teacher, student, name, replace(self.recipe, transfer=part))
-
         threshold = self.study.methods_at
         name = f"p{threshold:g}-short{share:g}"
-        row = {"threshold": threshold, "importance": "activation", "method": f"blocks, {share:g} of the epochs"}
+
+        def make() -> tuple[nn.Module, Row]:
+            few = self.data.split(share, self.recipe.data.seed)[1] if share < 1 else self.data
+            return self._retrained(teacher, self.student(teacher, threshold), name, data=few)
+
+        row = {"threshold": threshold, "importance": "activation", "method": f"blocks, {share:g} of the images"}
         return {**self._row(name, make)[1], **row}
 
 
