@@ -21,6 +21,7 @@ POOL = 4  # candidates for each row of a batch
 LOSS_WEIGHT = 0.5
 LARGEST_PROJECTION = 128  # 64 KiB in the trace
 SHRINKAGE = 0.5  # much, so that a few random samples make a well-conditioned matrix: arithmetic is on trial, not it
+EPSILON = 0.01  # Adam's: with its 1e-8 a gradient that is a rounding error moves its weight as far as any other
 CLIP_NORMS = (0.05, 1e3)  # binding and not, in turns
 
 
@@ -89,7 +90,8 @@ def record(
     """
     generator = torch.Generator().manual_seed(0)
     recorder = Recorder(model, signatures, state, options)
-    recorder.fresh.update({name: torch.tensor([value]) for name, value in hyper.items()})
+    rates = {**hyper, **({"epsilon": EPSILON} if "epsilon" in hyper else {})}
+    recorder.fresh.update({name: torch.tensor([value]) for name, value in rates.items()})
     if "plain" in signatures:
         recorder.call("plain", images=images)
     recorder.call("encode", images=images)
