@@ -30,7 +30,7 @@ REPLAY: dict[str, Any] = {
     "rows": "all",
     "epochs": 40,
     "max_steps": 400,
-    "learning_rate": 0.005,
+    "learning_rate": 0.01,
     "distillation": 1.0,
     "temperature": 2.0,
 }
@@ -66,13 +66,13 @@ _BASIC: dict[str, Any] = {
         SOLVE, NEW, {**REPLAY, "checks": 4}, AGAIN, checked=True,
     ),
     "closed-form": _schedule("streaming LDA on frozen features", SOLVE),
-    "ridge": _schedule("ridge regression on frozen features", {**SOLVE, "name": "ridge regression", "ridge": 1.0}),
+    "ridge": _schedule("ridge regression on frozen features", {**SOLVE, "name": "ridge regression", "ridge": 1.0, "shrinkage": 0.003}),
     "nearest-mean": _schedule(
         "nearest class mean on frozen features", {**SOLVE, "name": "nearest mean", "shrinkage": 1.0}
     ),
     "closed-form-new": _schedule(
         "streaming LDA that only knows the new images: a baseline under another camera",
-        {**SOLVE, "name": "closed form, new images", "refresh": True, "rows": "new"},
+        {**SOLVE, "name": "closed form, new images", "refresh": True, "rows": "new", "shrinkage": 0.3},
     ),
     "centre-taps": _schedule("phases A and B, then the closed form on what they learned", NEW, REPLAY, AGAIN),
     "replay": _schedule("weight freezing: phases A and B whatever the check says", NEW, REPLAY),
