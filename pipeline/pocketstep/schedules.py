@@ -66,7 +66,10 @@ _BASIC: dict[str, Any] = {
         SOLVE, NEW, {**REPLAY, "checks": 4}, AGAIN, checked=True,
     ),
     "closed-form": _schedule("streaming LDA on frozen features", SOLVE),
-    "ridge": _schedule("ridge regression on frozen features", {**SOLVE, "name": "ridge regression", "ridge": 1.0, "shrinkage": 0.003}),
+    "ridge": _schedule(
+        "ridge regression on frozen features",
+        {**SOLVE, "name": "ridge regression", "ridge": 1.0, "shrinkage": 0.003},
+    ),
     "nearest-mean": _schedule(
         "nearest class mean on frozen features", {**SOLVE, "name": "nearest mean", "shrinkage": 1.0}
     ),
