@@ -115,7 +115,7 @@ class Update:
         if phase.get("refresh"):
             fresh = {name: np.zeros_like(values[name]) for name in ("count", "total", "second")}
             values = self._accumulate({**values, **fresh}, self.samples.select(~self.samples.held_back))
-        hyper = {"shrinkage": _vector(phase["shrinkage"])}
+        hyper = {n: _vector(phase.get(n, entry.default)) for n, entry in self.machine.manifest.hyper.items()}
         head = self.machine.run("solve", {**values, **hyper})
         return {**values, **head, "blend": _vector(1.0)}
 
