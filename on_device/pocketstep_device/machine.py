@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pocketstep_device.budget import resident_mb
 from pocketstep_device.bundle import Bundle
+from pocketstep_device.contract import check_contract
 from pocketstep_device.errors import BundleError
 from pocketstep_device.runtimes import Array, Program, open_program
 
@@ -20,11 +21,15 @@ class Machine:
         bundle: opened and checked.
         runtime: see ``open_program``.
         threads: CPU threads.
+
+    Raises:
+        BundleError: its signatures are not those that a learner calls.
     """
 
     def __init__(self, bundle: Bundle, runtime: str, threads: int):
         self.manifest, self.runtime = bundle.manifest, runtime
         self._bundle, self._threads = bundle, threads
+        check_contract(bundle.manifest)
         self._idle = resident_mb()
         self.program: Program = open_program(bundle, runtime, threads)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pocketstep_device.decoding import MAX_NAME, fail
 
 if TYPE_CHECKING:
-    from pocketstep_device.manifest import Manifest, Schedule, Shape, Signature, Task, Tensor
+    from pocketstep_device.manifest import Hyper, Manifest, Schedule, Shape, Signature, Task, Tensor
 
 MANIFEST_FILE = "manifest.json"
 DIGEST_FILE = "manifest.sha256"
@@ -26,11 +26,22 @@ _MAX_SLOTS = 100_000
 _MAX_BATCH = 65_536
 _MAX_RANK = 5
 _MAX_SIZE = 2**31
+_MAX_PIXEL = 1e6
 _MAX_FILE = 2**40
 _MAX_PATH = 255
 _PATH = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CONTROL = {"Cc", "Cs", "Zl", "Zp"}
+_PHASE_NEEDS = {"train": ("rows", "epochs", "learning_rate")}
+_PHASE_RANGES = {
+    "epochs": (0.0, 1e4),
+    "learning_rate": (0.0, 1e3),
+    "max_steps": (0.0, 1e9),
+    "checks": (0.0, 1e4),
+    "freeze": (0.0, 1.0),
+    "channels": (0.0, 1.0),
+}
+"""Numbers of a phase that are no hyper-parameters of the program; those must lie in the manifest's own ranges."""
 _CHANNELS = {"grey": 1, "rgb": 3}
 
 
@@ -56,11 +67,12 @@ def check(manifest: Manifest) -> None:
         _check_shape(tensor.shape, f"state[{index}].shape")
     state = {tensor.name: tensor.shape for tensor in manifest.state}
     for name, signature in manifest.signatures.items():
-        _check_signature(signature, state, f"signatures.{name}")
+        _check_signature(signature, state, manifest.hyper, f"signatures.{name}")
     for name, hyper in manifest.hyper.items():
         if not hyper.min <= hyper.default <= hyper.max:
             fail(f"hyper.{name}", "must have min <= default <= max")
-    _check_schedules(manifest.schedules)
+    for name, schedule in manifest.schedules.items():
+        _check_schedule(schedule, manifest.hyper, f"schedules.{name}")
     _check_files(manifest)
 
 
@@ -76,15 +88,15 @@ def _check_task(task: Task) -> None:
     _check_shape(image.shape, "task.input.shape", rank=3)
     if image.shape[2] != _CHANNELS[image.colour]:
         fail("task.input.shape", f"must end with {_CHANNELS[image.colour]} for colour {image.colour}")
-    if len(image.range) != 2 or image.range[0] >= image.range[1]:
-        fail("task.input.range", "must be two numbers, the smaller one first")
+    if len(image.range) != 2 or not -_MAX_PIXEL <= image.range[0] < image.range[1] <= _MAX_PIXEL:
+        fail("task.input.range", f"must be two numbers within {_MAX_PIXEL:g} of 0, the smaller one first")
     if not len(image.mean) == len(image.std) == image.shape[2]:
         fail("task.input.mean", "and task.input.std must have one number a channel")
     if min(image.std) <= 0:
         fail("task.input.std", "must be above 0")
 
 
-def _check_signature(signature: Signature, state: Mapping[str, Shape], path: str) -> None:
+def _check_signature(signature: Signature, state: Mapping[str, Shape], hyper: Mapping[str, Hyper], path: str) -> None:
     if not 1 <= signature.batch <= _MAX_BATCH:
         fail(f"{path}.batch", f"must be 1 to {_MAX_BATCH}")
     for side in ("inputs", "outputs"):
@@ -93,20 +105,31 @@ def _check_signature(signature: Signature, state: Mapping[str, Shape], path: str
         for index, tensor in enumerate(tensors):
             _check_shape(tensor.shape, f"{path}.{side}[{index}].shape")
     for index, tensor in enumerate(signature.inputs):
+        if tensor.source == "hyper" and tensor.name not in hyper:
+            fail(f"{path}.inputs[{index}].name", f"is {tensor.name!r}, which is not in hyper")
         if tensor.source == "state" and tensor.name not in state:
             fail(f"{path}.inputs[{index}].name", f"is {tensor.name!r}, which is not in state")
         if tensor.source == "state" and tensor.shape != state[tensor.name]:
             fail(f"{path}.inputs[{index}].shape", f"is not that of {tensor.name!r} in state")
 
 
-def _check_schedules(schedules: Mapping[str, Schedule]) -> None:
-    for name, schedule in schedules.items():
-        for field in ("max_old_loss", "max_class_loss"):
-            if getattr(schedule.accept, field) < 0:
-                fail(f"schedules.{name}.accept.{field}", "must be at least 0")
-        for index, phase in enumerate(schedule.phases):
-            if not isinstance(phase.get("kind"), str):
-                fail(f"schedules.{name}.phases[{index}].kind", "is missing or no text")
+def _check_schedule(schedule: Schedule, hyper: Mapping[str, Hyper], path: str) -> None:
+    for field in ("max_old_loss", "max_class_loss"):
+        if getattr(schedule.accept, field) < 0:
+            fail(f"{path}.accept.{field}", "must be at least 0")
+    for index, phase in enumerate(schedule.phases):
+        where = f"{path}.phases[{index}]"
+        if not isinstance(phase.get("kind"), str):
+            fail(f"{where}.kind", "is missing or no text")
+        missing = [key for key in _PHASE_NEEDS.get(str(phase["kind"]), ()) if key not in phase]
+        if missing:
+            fail(f"{where}.{missing[0]}", "is missing")
+        for key, value in phase.items():
+            low, high = _PHASE_RANGES.get(key, (hyper[key].min, hyper[key].max) if key in hyper else (None, None))
+            if low is None or high is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                fail(f"{where}.{key}", f"must be a number from {low:g} to {high:g}")
 
 
 def _check_files(manifest: Manifest) -> None:

@@ -176,6 +176,26 @@ def compress(
     typer.echo(f"{machine_line(result['machine'])}; {out / 'compress.png'}")
 
 
+@bench.command(epilog=EPILOG)
+def poison(
+    bundle: Annotated[Path, typer.Argument(help="of the digits 0 to 8, as 'pocketstep demo' makes it")],
+    runtime: Annotated[str, typer.Option(help="litert or executorch")] = "litert",
+    method: Annotated[str, typer.Option(help="a schedule of the bundle")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """What bad observations do: label noise, lies, duplicates, NaN, a flood; accuracies on test images."""
+    from pocketstep.bench.poison import measure
+    from pocketstep.bench.tables import poison_table
+    from pocketstep.console import Console
+
+    with Console(quiet=as_json) as console:
+        result = measure(bundle, runtime, method, console.stage)
+    if as_json:
+        _print_json(result)
+        return
+    _print(poison_table(result))
+
+
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="a bundle, folder or zip")],
     html: Annotated[Path | None, typer.Option("--html", help="also write a page with a picture of the network")] = None,

@@ -33,6 +33,7 @@ import mutations
 import numpy as np
 import toy
 
+from pocketstep_device.budget import Budget
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.bundle_writer import zip_bundle
 from pocketstep_device.errors import PocketstepError
@@ -43,6 +44,7 @@ from pocketstep_device.tensors import read_tensors, write_tensors
 
 Files = dict[str, bytes]
 MOST_SECONDS, MOST_MB = 1.0, 64
+MOST_ADDRESSES = 4 * 2**30
 KINDS = ("manifest", "manifest", "manifest", "tensors", "tensors", "bytes", "zip", "zip", "state", "signed")
 
 
@@ -158,6 +160,8 @@ class Fuzzer:
                 found = learner.classify(np.zeros((1, *bundle.manifest.task.input.shape), np.uint8))
                 if not np.isfinite(found.probabilities).all():
                     raise Finding("probabilities that are not finite")
+                learner.observe(toy.images(learner.classes[0], 5), learner.classes[0])
+                learner.update(Budget(seconds=0.1), method=next(iter(bundle.manifest.schedules), ""))
         return "accepted, the same" if same and bundle.digest == self._digest else "accepted, harmless"
 
     def _state(self, chance: random.Random) -> Callable[[], str]:
@@ -206,9 +210,9 @@ def _mutated_snapshot(data: bytes, chance: random.Random) -> bytes:
     del metadata["sha256"]
     if chance.random() < 0.5:
         info = mutations.mutate_json(json.loads(metadata["info"]), chance)
-        metadata["info"] = json.dumps(info)
+        metadata["info"] = mutations.json_bytes(info, chance).decode("utf-8", "replace")
     elif chance.random() < 0.5:
-        metadata[chance.choice(sorted(metadata))] = str(chance.choice(mutations.HOSTILE))
+        metadata[chance.choice(sorted(metadata))] = str(mutations.hostile(chance))
     else:
         name = chance.choice(sorted(tensors))
         array = tensors.pop(name)
@@ -281,6 +285,7 @@ def main() -> int:
     parser.add_argument("--only", type=int, help="one mutation, by its index")
     parser.add_argument("--bundle", type=Path, help="a real bundle to begin with")
     options = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_ADDRESSES, MOST_ADDRESSES))
     toy.install()
     if options.only is not None:
         result = fuzz(1, options.seed, options.bundle, options.only)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import struct
@@ -19,6 +20,11 @@ HOSTILE: list[Any] = [
 """What honest writers don't write."""
 
 
+def hostile(chance: random.Random) -> Any:
+    """One of them, its own copy: later mutations change it."""
+    return copy.deepcopy(chance.choice(HOSTILE))
+
+
 def nested(depth: int) -> Any:
     value: Any = 0
     for _ in range(depth):
@@ -30,7 +36,7 @@ def mutate_json(tree: Any, chance: random.Random) -> Any:
     """Changes one place of a tree of lists and dictionaries, in place; gives the tree, or what replaces it."""
     places = list(_places(tree))
     if not places:
-        return chance.choice(HOSTILE)
+        return hostile(chance)
     parent, key = chance.choice(places)
     value = parent[key]
     action = chance.randrange(8)
@@ -40,15 +46,15 @@ def mutate_json(tree: Any, chance: random.Random) -> Any:
         parent[chance.choice(["", "x", "__metadata__", str(key) + "x", "bytes", "name"])] = parent.pop(key)
     elif action == 2:
         other, place = chance.choice(places)
-        parent[key] = other[place]
+        parent[key] = copy.deepcopy(other[place])  # of a parent, it would be a circle
     elif action == 3 and isinstance(value, int | float) and not isinstance(value, bool):
         parent[key] = chance.choice([value + 1, value - 1, -value, value * 2, value * 10**6, value + 0.5, str(value)])
     elif action == 4 and isinstance(value, list):
-        parent[key] = chance.choice([value * 2, value[::-1], value[:-1], [*value, chance.choice(HOSTILE)]])
+        parent[key] = chance.choice([value * 2, value[::-1], value[:-1], [*value, hostile(chance)]])
     elif action == 5 and chance.random() < 0.05:
         parent[key] = nested(chance.choice([10, 500, 3000]))
     else:
-        parent[key] = chance.choice(HOSTILE)
+        parent[key] = hostile(chance)
     return tree
 
 

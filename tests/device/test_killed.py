@@ -21,13 +21,13 @@ def kill(folder: Path, kills: int, seed: int) -> Any:
 
 def check(result: Any) -> None:
     assert sum(result["found"].values()) == result["kills"]
-    assert result["operations"] > result["kills"] / 2  # children got somewhere
+    assert result["operations"] >= result["kills"] / 4  # children got somewhere
     assert result["found"].get("old", 0) > 0  # and some were killed within an operation
     assert result["state_bytes"] < 200_000
 
 
-def test_thirty_kills(tmp_path: Path) -> None:
-    check(kill(tmp_path, 30, seed=7))
+def test_twenty_kills(tmp_path: Path) -> None:
+    check(kill(tmp_path, 20, seed=7))
 
 
 @pytest.mark.slow

@@ -75,6 +75,19 @@ def memory_table(result: dict[str, Any]) -> Table:
     return table
 
 
+def poison_table(result: dict[str, Any]) -> Table:
+    """A row for each scenario; accuracies on test images."""
+    title = f"bad observations, '{result['method']}' on {result['runtime']}"
+    table = _table(title, ["observed", "the update"], ["stored", "least", "old before", "old", "new"])
+    for row in result["rows"]:
+        verdict = f"kept '{row['chosen']}'" if row["accepted"] else "rolled back"
+        table.add_row(
+            row["scenario"], verdict + (", images refused" if row["refused"] else ""), str(row["stored"]),
+            str(row["least_share"]), *(f"{row[key]:.1%}" for key in ("old_before", "old", "new")),
+        )  # fmt: skip
+    return table
+
+
 def profile_tables(profile: dict[str, Any]) -> Iterator[Table | str]:
     """Groups of operators, totals by kind, and what the parts add up to."""
     operators, whole = profile["operators"], profile["whole_ms"]
