@@ -1,0 +1,75 @@
+package pocketstep.executorch
+
+import org.pytorch.executorch.EValue
+import org.pytorch.executorch.ExecutorchRuntimeException
+import org.pytorch.executorch.Module
+import org.pytorch.executorch.Tensor
+import pocketstep.learner.Bundle
+import pocketstep.learner.BundleException
+import pocketstep.learner.FloatTensor
+import pocketstep.learner.MissingToolException
+import pocketstep.learner.Program
+import pocketstep.learner.Runtime
+import java.io.File
+
+/** ExecuTorch with XNNPACK, through `org.pytorch.executorch.Module`. */
+public class ExecuTorch : Runtime {
+    override val name: String get() = "executorch"
+
+    override fun load(
+        bundle: Bundle,
+        file: String,
+        threads: Int,
+    ): Program {
+        val path = bundle.filePath(file)?.toFile()
+        val copy = if (path == null) extracted(bundle, file) else null
+        try {
+            val module = Module.load((path ?: copy)!!.path, Module.LOAD_MODE_MMAP, threads)
+            // A file that is no program is noticed only when a method is loaded, in some versions.
+            if (module.methods.isEmpty()) throw BundleException("ExecuTorch finds no method in $file. Build the bundle again")
+            return ExecuTorchProgram(module, copy)
+        } catch (reason: LinkageError) {
+            copy?.delete()
+            throw MissingToolException("ExecuTorch's native library is not in this app; add its dependency for this device's ABI", reason)
+        } catch (reason: RuntimeException) {
+            copy?.delete()
+            throw reason as? BundleException ?: BundleException("ExecuTorch cannot load $file: ${reason.message}. Build the bundle again", reason)
+        }
+    }
+
+    /** A module is loaded from a file only, so that a program inside a zip gets one for as long as it is used. */
+    private fun extracted(
+        bundle: Bundle,
+        file: String,
+    ): File = File.createTempFile("pocketstep", ".pte").apply { writeBytes(bundle.read(file)) }
+}
+
+/** Methods take and give tensors by position. */
+private class ExecuTorchProgram(
+    private val module: Module,
+    private val copy: File?,
+) : Program {
+    override fun call(
+        signature: String,
+        inputs: List<FloatTensor>,
+    ): List<FloatTensor> {
+        val values = Array(inputs.size) { EValue.from(Tensor.fromBlob(inputs[it].data, longs(inputs[it].shape))) }
+        try {
+            return module.execute(signature, *values).map { value ->
+                val tensor = value.toTensor()
+                FloatTensor(ints(tensor.shape()), tensor.dataAsFloatArray)
+            }
+        } catch (reason: ExecutorchRuntimeException) {
+            throw BundleException("ExecuTorch cannot run '$signature': ${reason.message}. Build the bundle again", reason)
+        }
+    }
+
+    override fun close() {
+        module.close()
+        copy?.delete()
+    }
+
+    private fun longs(shape: IntArray) = LongArray(shape.size) { shape[it].toLong() }
+
+    private fun ints(shape: LongArray) = IntArray(shape.size) { shape[it].toInt() }
+}
