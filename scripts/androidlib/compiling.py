@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,34 +11,30 @@ from androidlib.artifacts import jars
 from androidlib.executorch import classes as executorch_classes
 from androidlib.paths import APP, BUILD, need, run
 
+DRIVER = Path(__file__).with_name("Compile.java")
 JAVA_FLAGS = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xmx2g"]
+GENERATED = BUILD / "apk" / "gen"
+KINDS = ("main", "test", "androidTest")
 
 
 @dataclass(frozen=True)
 class Module:
-    """A folder of ``android_app`` with ``src/main`` and maybe ``src/test`` and ``src/androidTest``."""
+    """A folder of ``android_app`` with ``src/main``, and maybe ``src/test`` and ``src/androidTest``."""
 
     name: str
     needs: tuple[str, ...]
-    explicit_api: bool = True
+    is_library: bool = True
 
-    @property
-    def sources(self) -> Path:
-        """What is shipped."""
-        return APP / self.name / "src" / "main" / "kotlin"
+    def sources(self, kind: str = "main") -> list[Path]:
+        """Kotlin and Java files; the app's resources as Java among them."""
+        folders = [APP / self.name / "src" / kind]
+        if not self.is_library and kind == "main":
+            folders.append(GENERATED)
+        return sorted(path for folder in folders for path in folder.rglob("*") if path.suffix in (".kt", ".java"))
 
-    @property
-    def classes(self) -> Path:
-        """What it compiles to."""
-        return BUILD / "classes" / self.name
-
-    def tests(self, kind: str = "test") -> Path:
-        """``test``: run here; ``androidTest``: on a device."""
-        return APP / self.name / "src" / kind / "kotlin"
-
-    def test_classes(self, kind: str = "test") -> Path:
-        """What these compile to."""
-        return BUILD / f"{kind}-classes" / self.name
+    def classes(self, kind: str = "main") -> Path:
+        """What they compile to."""
+        return BUILD / "classes" / kind / self.name
 
 
 MODULES = (
@@ -45,63 +42,47 @@ MODULES = (
     Module("learner-litert", ("learner",)),
     Module("learner-executorch", ("learner",)),
     Module("learner-testing", ("learner",)),
-    # Module("app", ("learner", "learner-litert"), explicit_api=False),
+    Module("app", ("learner", "learner-litert"), is_library=False),
 )
 
 
-def module(name: str) -> Module:
-    """A module by its name."""
-    return next(m for m in MODULES if m.name == name)
-
-
 def compile_all() -> None:
-    """Every module, then every module's tests; what did not change is left alone."""
-    for each in MODULES:
-        path = [*jars("sdk"), *jars("test"), *executorch_classes(), *(module(n).classes for n in each.needs)]
-        flags = ["-Xexplicit-api=strict"] if each.explicit_api else []
-        if each.name == "app":
-            path.append(BUILD / "apk" / "r-classes")
-        compile_kotlin(each.sources, each.classes, path, [*flags, "-module-name", each.name])
-    testing = [m.classes for m in MODULES]
-    for each in MODULES:
-        for kind in ("test", "androidTest"):
-            if any(each.tests(kind).rglob("*.kt")):
-                path = [*jars("sdk"), *jars("test"), *executorch_classes(), *testing, BUILD / "apk" / "r-classes"]
-                friends = f"-Xfriend-paths={each.classes}"
-                flags = [friends, "-module-name", f"{each.name}-{kind}"]
-                compile_kotlin(each.tests(kind), each.test_classes(kind), path, flags)
+    """Every module, then every module's tests, those for devices too; what did not change is left alone."""
+    outside = [*jars("test"), *executorch_classes(), *jars("sdk")]
+    stamps: dict[Path, str] = {}
+    jobs = []
+    for kind in KINDS:
+        for module in MODULES:
+            if not any(path.suffix == ".kt" for path in module.sources(kind)):
+                continue
+            flags = ["-no-stdlib", "-no-reflect", "-jvm-target", "17", "-Werror", "-module-name", f"{module.name}-{kind}"]
+            if kind == "main":
+                inside = [m.classes() for m in MODULES if m.name in module.needs]
+                flags += ["-Xexplicit-api=strict"] if module.is_library else []
+            else:
+                inside = [m.classes() for m in MODULES if m.sources()]
+                flags.append(f"-Xfriend-paths={module.classes()}")
+            jobs += _job(module, kind, [*inside, *outside], flags, stamps)
+    if jobs:
+        compiler = ":".join(map(str, jars("kotlinc")))
+        run([need("java", "openjdk-17-jdk"), *JAVA_FLAGS, "-cp", compiler, DRIVER, *jobs])
 
 
-def compile_kotlin(sources: Path, target: Path, classpath: list[Path], flags: list[str]) -> None:
-    """One call of the Kotlin compiler, and of Java's for ``.java`` beside; warnings are errors."""
-    files = sorted([*sources.rglob("*.kt"), *sources.rglob("*.java")])
-    stamp = target.with_name(f"{target.name}.stamp")
-    content = _digest(files, classpath, flags)
-    if stamp.exists() and stamp.read_text() == content:
-        return
-    print(f"compiling {sources.relative_to(APP)}", flush=True)
-    target.mkdir(parents=True, exist_ok=True)
-    for old in target.rglob("*.class"):
-        old.unlink()
-    path = ":".join(map(str, classpath))
-    compiler = ":".join(map(str, jars("kotlinc")))
-    options = ["-no-stdlib", "-no-reflect", "-jvm-target", "17", "-Werror", "-cp", path, "-d", str(target), *flags]
-    run(
-        [need("java", "openjdk-17-jdk"), *JAVA_FLAGS, "-cp", compiler, "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler",
-         *options, *files]
-    )  # fmt: skip
-    java = [file for file in files if file.suffix == ".java"]
-    if java:
-        run([need("javac", "openjdk-17-jdk"), "-nowarn", "-cp", f"{target}:{path}", "-d", target, *java])
-    stamp.write_text(content)
-
-
-def _digest(files: list[Path], classpath: list[Path], flags: list[str]) -> str:
-    digest = hashlib.sha256("\n".join([*map(str, classpath), *flags]).encode())
+def _job(module: Module, kind: str, path: list[Path], flags: list[str], stamps: dict[Path, str]) -> list[Path]:
+    """A file of what to do, for ``Compile.java``; none if that was done already."""
+    target, files = module.classes(kind), module.sources(kind)
+    digest = hashlib.sha256("\n".join([*map(str, path), *flags]).encode())
     for file in files:
         digest.update(str(file).encode() + file.read_bytes())
-    for folder in classpath:
-        stamp = folder.with_name(f"{folder.name}.stamp")
-        if stamp.exists():
-            digest.update(stamp.read_bytes())
-    return digest.hexdigest()
+    for folder in path:
+        digest.update(stamps.get(folder, "").encode())
+    stamps[target] = content = digest.hexdigest()
+    stamp = target.with_name(f"{target.name}.stamp")
+    if stamp.exists() and stamp.read_text() == content:
+        return []
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    job = BUILD / "jobs" / f"{module.name}-{kind}"
+    job.parent.mkdir(exist_ok=True)
+    job.write_text("\n".join(map(str, [stamp, content, ":".join(map(str, path)), target, *flags, *files])))
+    return [job]

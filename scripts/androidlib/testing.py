@@ -75,17 +75,17 @@ def _python(interpreter: Path, script: str, *arguments: Path) -> None:
 
 
 def _classes(module: Module) -> list[str]:
-    folder = module.test_classes()
+    folder = module.classes("test")
     found = sorted(path.relative_to(folder) for path in folder.rglob("*Test.class"))
     return [str(path.with_suffix("")).replace("/", ".") for path in found]
 
 
 def _junit(module: Module, names: list[str], properties: list[str]) -> None:
     print(f"testing {module.name}", flush=True)
-    path = [module.test_classes(), *(m.classes for m in MODULES), *jars("test"), *executorch_classes(), *jars("sdk")]
+    path = [module.classes("test"), *(m.classes() for m in MODULES), *jars("test"), *executorch_classes(), *jars("sdk")]
     run(
         [need("java", "openjdk-17-jdk"), "-XX:+UseSerialGC", "-Xmx2g", *properties,
-         "-cp", ":".join(map(str, path)), "org.junit.runner.JUnitCore", *names],
+         "-cp", ":".join(map(str, path)), "pocketstep.testing.RunTests", *names],
         cwd=BUILD,
     )  # fmt: skip
 
