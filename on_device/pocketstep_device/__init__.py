@@ -16,7 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pocketstep_device.budget import Budget
+    from pocketstep_device.adoption import Adoption, adopt
+    from pocketstep_device.budget import Budget, Power
     from pocketstep_device.errors import (
         BundleError,
         CheckFailedError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adoption",
     "Budget",
     "BundleError",
     "CheckFailedError",
@@ -39,14 +41,19 @@ __all__ = [
     "MissingToolError",
     "PhaseReport",
     "PocketstepError",
+    "Power",
     "Prediction",
     "Progress",
     "StateError",
     "UpdateReport",
+    "adopt",
 ]
 
 _HOMES = {
+    "Adoption": "adoption",
+    "adopt": "adoption",
     "Budget": "budget",
+    "Power": "budget",
     "Learner": "learner",
     "Prediction": "learner",
     "PhaseReport": "reports",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,16 @@ from pocketstep_device.errors import CheckFailedError, InputError
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
+_POWER_EVERY = 1.0
+"""Seconds between two questions about the battery."""
+
+
+@dataclass(frozen=True)
+class Power:
+    """What the host says of its battery: ``level`` 0 (empty) to 1 (full), and whether it charges."""
+
+    level: float
+    charging: bool
 
 
 @dataclass(frozen=True)
@@ -19,16 +30,38 @@ class Budget:
 
     Attributes:
         seconds: wall-clock time after which no further training step begins; None for no limit.
-        memory_mb: resident memory above idle, in MiB, that the update must stay under; None for no limit.
+        memory_mb: resident memory above where the update began, in MiB: it does not begin when the forecast is higher,
+            and is undone when it took more; None for no limit but the memory that is free.
+        disk_mb: bytes that the update may write, in MiB; None for no limit but the space that is free.
+        threads: CPU threads of the update; None for those that the learner was opened with.
+        power: asked before the update and about once a second while it runs; None where there is no battery.
+        min_battery: the update does not begin, and no further training step does, below this level (0 to 1) unless it
+            charges.
     """
 
     seconds: float | None = None
     memory_mb: float | None = None
+    disk_mb: float | None = None
+    threads: int | None = None
+    power: Callable[[], Power] | None = None
+    min_battery: float = 0.2
 
     def __post_init__(self) -> None:
-        for name, value in (("seconds", self.seconds), ("memory_mb", self.memory_mb)):
+        limits = {"seconds": self.seconds, "memory_mb": self.memory_mb, "disk_mb": self.disk_mb}
+        for name, value in limits.items():
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"the budget's {name} is {value}; give a positive number or leave it out")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"the budget's threads are {self.threads}; give 1 or more, or leave them out")
+        if not 0 <= self.min_battery <= 1:
+            raise InputError(f"the budget's min_battery is {self.min_battery}; give a level from 0 to 1")
+
+    def has_power(self) -> bool:
+        """Whether the battery, if there is one, has enough or charges."""
+        if self.power is None:
+            return True
+        power = self.power()
+        return power.charging or power.level >= self.min_battery
 
 
 @dataclass
@@ -38,6 +71,8 @@ class Meter:
     budget: Budget
     start: float = field(default_factory=time.monotonic)
     idle: float = field(default_factory=lambda: resident_mb())
+    stopped: str = ""
+    _asked: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         reset_peak()
@@ -53,8 +88,14 @@ class Meter:
         return max(0.0, peak_mb() - self.idle)
 
     def has_time(self) -> bool:
-        """Whether another step may begin."""
-        return self.budget.seconds is None or self.seconds < self.budget.seconds
+        """Whether another step may begin; ``stopped`` says why none may: ``time`` or ``battery``."""
+        if self.budget.seconds is not None and self.seconds >= self.budget.seconds:
+            self.stopped = "time"
+        elif self.seconds >= self._asked + _POWER_EVERY:
+            self._asked = self.seconds
+            if not self.budget.has_power():
+                self.stopped = "battery"
+        return not self.stopped
 
     def check_memory(self) -> None:
         """Raises CheckFailedError when the update took more memory than it may."""

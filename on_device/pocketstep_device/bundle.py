@@ -1,21 +1,24 @@
 """Opening a bundle, a folder or a stored zip, with every byte checked; and writing one.
 
 A bundle holds ``manifest.json``, ``manifest.sha256`` (the hex digest of the manifest's bytes and a newline)
-and the files that the manifest lists. These digests find damage; they don't say who made the bundle.
+and the files that the manifest lists. These digests find damage; who made the bundle is said by
+``signature.ed25519``, 64 bytes, a signature of the manifest's bytes and so of every file that it lists.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from pocketstep_device.bundle_sources import Source, open_source, read_manifest
+from pocketstep_device.bundle_sources import Source, open_source, read_manifest, read_signature
 from pocketstep_device.errors import BundleError
 from pocketstep_device.manifest import Manifest
 from pocketstep_device.tensors import Array, read_tensors
+from pocketstep_device.trust import check_signature
 
 _BLOCK = 2**20
 
@@ -29,28 +32,41 @@ class Bundle:
         manifest: The parsed manifest.
         digest: SHA-256 of ``manifest.json``, 64 hex digits: the bundle's identity, since it covers all files.
         path: Where the bundle is.
+        signed_by: The trusted key (hex digits) that signed it; None where no key was asked for.
     """
 
-    def __init__(self, path: Path, source: Source, manifest: Manifest, digest: str) -> None:
+    def __init__(
+        self, path: Path, source: Source, manifest: Manifest, digest: str, signed_by: str | None = None
+    ) -> None:
         self.path = path
         self.manifest = manifest
         self.digest = digest
+        self.signed_by = signed_by
         self._source = source
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+    def open(cls, path: str | os.PathLike[str], trusted_keys: Sequence[str] | None = None) -> Bundle:
         """Opens a folder or zip and checks all of it, in blocks of 1 MiB.
+
+        Args:
+            path: Where it is.
+            trusted_keys: ed25519 public keys, 64 hex digits each: one of them must have signed the manifest, which
+                is checked before the manifest is parsed. None asks for no signature.
 
         Raises:
             BundleError: if it is not there, no bundle, cut, changed (the message names the file), holds
-                links, or was made by a newer pocketstep.
+                links, was made by a newer pocketstep, or is not signed by a trusted key.
+            InputError: if ``trusted_keys`` is empty or holds what is no key.
         """
         path = Path(path)
         source = open_source(path)
         data = read_manifest(source)
+        signed_by = None
+        if trusted_keys is not None:
+            signed_by = check_signature(data, read_signature(source), trusted_keys, path)
         manifest = Manifest.parse(data)
         source.check_layout(manifest)
-        bundle = cls(path, source, manifest, hashlib.sha256(data).hexdigest())
+        bundle = cls(path, source, manifest, hashlib.sha256(data).hexdigest(), signed_by)
         for name in manifest.files:
             bundle._copy(name, None)
         return bundle

@@ -12,11 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from pocketstep_device.ed25519 import SIGNATURE_BYTES
 from pocketstep_device.errors import BundleError
 from pocketstep_device.manifest import MAX_MANIFEST, Manifest
-from pocketstep_device.manifest_checks import DIGEST_FILE, MANIFEST_FILE
+from pocketstep_device.manifest_checks import DIGEST_FILE, MANIFEST_FILE, SIGNATURE_FILE
 
 DIGEST_BYTES = 65  # 64 hex digits and a newline
+MAX_FILES = 256
+"""Most files of a zip; its directory is read once for each."""
+MAX_DIRECTORY = 2**17
+"""Longest directory of a zip, in bytes."""
+_END = struct.Struct("<4s4H2LH")  # the end of a zip's directory: mark, disks, entries, size, offset, comment
+_END_MARK, _LOCATOR_MARK, _LOCATOR_BYTES = b"PK\5\6", b"PK\6\7", 20
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
     struct.error,
@@ -32,6 +39,9 @@ class Source(Protocol):
     """Where a bundle's files come from."""
 
     path: Path
+
+    def has(self, name: str) -> bool:
+        """Whether there is anything of that name."""
 
     def stream(self, name: str) -> _Stream:
         """Opens a file and tells its real size in bytes."""
@@ -51,6 +61,9 @@ class _Stream(Protocol):
 class _Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def has(self, name: str) -> bool:
+        return os.path.lexists(self.path / name)
 
     @contextmanager
     def stream(self, name: str) -> Iterator[tuple[IO[bytes], int]]:
@@ -85,11 +98,17 @@ class _Zip:
         self.path = path
         self._bytes = path.stat().st_size
 
+    def has(self, name: str) -> bool:
+        with self._archive() as archive:
+            return name in archive.namelist()
+
     @contextmanager
     def _archive(self) -> Iterator[zipfile.ZipFile]:
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                yield archive
+            with self.path.open("rb") as file:
+                _check_directory(file, self.path)
+                with zipfile.ZipFile(file) as archive:
+                    yield archive
         except (OSError, *_ZIP_ERRORS) as reason:
             raise BundleError(f"{self.path} is no intact zip ({reason}). Fetch the bundle again.") from reason
 
@@ -111,7 +130,7 @@ class _Zip:
         with self._archive() as archive:
             found = archive.infolist()
         names = [info.filename for info in found]
-        wanted = {*manifest.files, MANIFEST_FILE, DIGEST_FILE}
+        wanted = {*manifest.files, MANIFEST_FILE, DIGEST_FILE, *({SIGNATURE_FILE} & set(names))}
         wrong = sorted(wanted.symmetric_difference(names))
         if wrong or len(names) != len(wanted):
             what = wrong[0] if wrong else "a file twice"
@@ -121,6 +140,29 @@ class _Zip:
                 raise BundleError(f"{info.filename} of {self.path} is no plain file. Zip the bundle again.")
         if sum(info.file_size for info in found) > self._bytes:
             raise BundleError(f"The files of {self.path} claim more bytes than it has. Fetch the bundle again.")
+
+
+def _check_directory(file: IO[bytes], path: Path) -> None:
+    """Refuses a zip whose directory would take much memory to read, before anything reads it.
+
+    The end of the directory must be the file's last 22 bytes, as it is where there is no comment: then zipfile, too,
+    takes it from there. A second, 64-bit end, which could say otherwise, is refused.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _END.size - _LOCATOR_BYTES))
+    tail = file.read()
+    locator, end = tail[: -_END.size], tail[-_END.size :]
+    if len(end) < _END.size or not end.startswith(_END_MARK) or _END.unpack(end)[-1] != 0:
+        raise BundleError(f"{path} is no intact zip, or has a comment. Fetch the bundle again.")
+    if locator.startswith(_LOCATOR_MARK):
+        raise BundleError(f"{path} is a zip of the 64-bit kind. Zip the bundle again without that.")
+    _, disk, first, here, entries, length, _, _ = _END.unpack(end)
+    if disk or first or here != entries or entries > MAX_FILES or length > MAX_DIRECTORY:
+        raise BundleError(
+            f"{path} claims {entries} files and {length} bytes of names; at most {MAX_FILES} and {MAX_DIRECTORY} are "
+            "read. Fetch the bundle again."
+        )
+    file.seek(0)
 
 
 def open_source(path: Path) -> Source:
@@ -156,3 +198,16 @@ def read_manifest(source: Source) -> bytes:
 def digest_line(data: bytes) -> bytes:
     """What ``manifest.sha256`` holds for these bytes."""
     return hashlib.sha256(data).hexdigest().encode() + b"\n"
+
+
+def read_signature(source: Source) -> bytes | None:
+    """The bytes of ``signature.ed25519``; None where there is none."""
+    if not source.has(SIGNATURE_FILE):
+        return None
+    with source.stream(SIGNATURE_FILE) as (file, size):
+        if size != SIGNATURE_BYTES:
+            raise BundleError(
+                f"{SIGNATURE_FILE} of {source.path} has {size} bytes, and a signature has {SIGNATURE_BYTES}: "
+                "it was cut or changed. Fetch the bundle again."
+            )
+        return file.read(size)

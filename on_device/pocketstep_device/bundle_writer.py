@@ -8,29 +8,35 @@ import secrets
 import shutil
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from pocketstep_device.bundle import Bundle
-from pocketstep_device.bundle_sources import DIGEST_BYTES, digest_line, read_manifest
+from pocketstep_device.bundle_sources import DIGEST_BYTES, digest_line, read_manifest, read_signature
 from pocketstep_device.errors import BundleError
 from pocketstep_device.manifest import FORMAT, Manifest
-from pocketstep_device.manifest_checks import DIGEST_FILE, MANIFEST_FILE, is_plain_path
+from pocketstep_device.manifest_checks import DIGEST_FILE, MANIFEST_FILE, OWN_FILES, SIGNATURE_FILE, is_plain_path
 from pocketstep_device.tensors import parse_json
 
 _BLOCK = 2**20
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def write_bundle(folder: Path, manifest_without_files: Mapping[str, Any], files: Mapping[str, Path | bytes]) -> Bundle:
+def write_bundle(
+    folder: Path,
+    manifest_without_files: Mapping[str, Any],
+    files: Mapping[str, Path | bytes],
+    sign: Callable[[bytes], bytes] | None = None,
+) -> Bundle:
     """Writes a folder bundle: all of it or nothing, in place of an older bundle if there is one.
 
     Args:
         folder: Where the bundle goes; its parent must exist.
         manifest_without_files: The manifest's JSON object without ``files``, which is computed here.
         files: Content by relative path: bytes, or a plain file to copy.
+        sign: Gives the ed25519 signature of the manifest's bytes; None leaves the bundle unsigned.
 
     Returns:
         The bundle, opened and checked.
@@ -40,7 +46,7 @@ def write_bundle(folder: Path, manifest_without_files: Mapping[str, Any], files:
             something that is not a bundle.
     """
     for name in files:
-        if not is_plain_path(name) or name in (MANIFEST_FILE, DIGEST_FILE):
+        if not is_plain_path(name) or name in OWN_FILES:
             raise BundleError(f"A bundle can't hold a file named {name!r}. Use letters, digits, '.', '_', '-' and '/'.")
     _check_replaceable(folder)
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
@@ -51,6 +57,8 @@ def write_bundle(folder: Path, manifest_without_files: Mapping[str, Any], files:
         data = manifest.to_json()
         (temporary / MANIFEST_FILE).write_bytes(data)
         (temporary / DIGEST_FILE).write_bytes(digest_line(data))
+        if sign is not None:
+            (temporary / SIGNATURE_FILE).write_bytes(sign(data))
         _replace_folder(temporary, folder)
     except OSError as reason:
         raise BundleError(
@@ -78,6 +86,8 @@ def zip_bundle(folder: Path, target: Path) -> None:
             data = read_manifest(bundle._source)
             archive.writestr(_zip_info(MANIFEST_FILE, len(data)), data)
             archive.writestr(_zip_info(DIGEST_FILE, DIGEST_BYTES), digest_line(data))
+            if (signature := read_signature(bundle._source)) is not None:
+                archive.writestr(_zip_info(SIGNATURE_FILE, len(signature)), signature)
             for name in sorted(bundle.manifest.files):
                 info = _zip_info(name, bundle.manifest.files[name].bytes)
                 with archive.open(info, "w") as file:

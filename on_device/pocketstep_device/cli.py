@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pocketstep_device.errors import CheckFailedError, InputError, PocketstepError
 
 if TYPE_CHECKING:
+    from pocketstep_device.budget import Budget
     from pocketstep_device.learner import Learner
 
 EPILOG = "Exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 a runtime is missing."
@@ -60,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
         command.add_argument("--json", action="store_true", help="print one JSON object")
         command.add_argument("--verbose", action="store_true", help="print the trace of an error")
+        command.add_argument(
+            "--trust", action="append", metavar="KEY",
+            help="open only a bundle that this ed25519 key signed: 64 hex digits or a .pub file; may be repeated",
+        )  # fmt: skip
         if name != "replay":
             command.add_argument("--state", help="folder of what is learned (default: BUNDLE.state)")
         command.set_defaults(run=run)
@@ -72,20 +77,72 @@ def _parser() -> argparse.ArgumentParser:
     observe.add_argument("--label", help="the class of all images")
     observe.add_argument("--new-class", action="store_true", help="add classes that do not exist yet")
     learn = add("learn", _learn, "update on what was observed; keep it only when known classes survive")
-    learn.add_argument("--method", default="auto", help="a schedule of the bundle (default auto)")
-    learn.add_argument("--seconds", type=float, help="budget of time")
-    learn.add_argument("--memory-mb", type=float, help="budget of memory above idle, MiB")
+    _add_budget(learn)
+    text = "let BUNDLE take over what was learned in --state with an older bundle"
+    _add_budget(add("adopt", _adopt, text))
     add("rollback", _rollback, "take back the last update")
+    forget = add("forget", _forget, "take a class out: its samples, its statistics, its place among the answers")
+    forget.add_argument("--label", required=True, help="the class")
     add("status", _status, "what is known and stored")
     replay = add("replay", _replay, "replay the golden trace and report the largest relative error")
     replay.add_argument("--tolerance", type=float, default=1e-4, help="largest relative error (default 1e-4)")
     return parser
 
 
+def _add_budget(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--method", default="auto", help="a schedule of the bundle (default auto)")
+    command.add_argument("--seconds", type=float, help="budget of time")
+    command.add_argument("--memory-mb", type=float, help="budget of memory above idle, MiB")
+    command.add_argument("--disk-mb", type=float, help="budget of what is written, MiB")
+    command.add_argument("--update-threads", type=int, help="CPU threads of the update (default: --threads)")
+    command.add_argument(
+        "--min-battery", type=float, metavar="PERCENT",
+        help="only while the battery (of Linux) has this much, or charges",
+    )  # fmt: skip
+
+
+def _budget(options: argparse.Namespace) -> Budget:
+    from pocketstep_device.budget import Budget
+    from pocketstep_device.power_supply import read_power
+
+    if options.min_battery is None:
+        return Budget(options.seconds, options.memory_mb, options.disk_mb, options.update_threads)
+    read_power()  # there is a battery, or this fails
+    level = options.min_battery / 100
+    return Budget(options.seconds, options.memory_mb, options.disk_mb, options.update_threads, read_power, level)
+
+
+def _trusted(options: argparse.Namespace) -> list[str] | None:
+    """The keys of --trust, those in files read."""
+    if options.trust is None:
+        return None
+    return [key_text(key) for key in options.trust]
+
+
+def key_text(key: str) -> str:
+    """A public key as it was given: its digits, or the content of a ``.pub`` file."""
+    from pocketstep_device.storage import read_regular
+
+    path = Path(key)
+    if not path.suffix:
+        return key
+    return read_regular(path, 1024, f"The key {path}", InputError).decode("utf-8", "replace")
+
+
 def _open(options: argparse.Namespace) -> Learner:
     from pocketstep_device.learner import Learner
 
-    return Learner.open(options.bundle, options.state, options.runtime, options.threads)
+    learner = Learner.open(
+        options.bundle, options.state, options.runtime, options.threads, trusted_keys=_trusted(options)
+    )
+    _say(learner.notes)
+    return learner
+
+
+def _say(notes: Sequence[str]) -> None:
+    """What went wrong without stopping anything."""
+    for note in notes:
+        sys.stderr.write(f"pocketstep-device: {note}\n")
 
 
 def _classify(options: argparse.Namespace) -> tuple[Result, list[str]]:
@@ -123,15 +180,14 @@ def _observe(options: argparse.Namespace) -> tuple[Result, list[str]]:
     return {"observed": counts}, [f"{name}\t{count} stored" for name, count in counts.items()]
 
 
+def _show(progress: Any) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{progress.phase} {progress.step}/{progress.steps} loss {progress.loss:.3f}   ")
+
+
 def _learn(options: argparse.Namespace) -> tuple[Result, list[str]]:
-    from pocketstep_device.budget import Budget
-
-    def show(progress: Any) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{progress.phase} {progress.step}/{progress.steps} loss {progress.loss:.3f}   ")
-
     with _open(options) as learner:
-        report = learner.update(Budget(options.seconds, options.memory_mb), show, options.method)
+        report = learner.update(_budget(options), _show, options.method)
     if sys.stderr.isatty():
         sys.stderr.write("\n")
     verdict = f"kept '{report.chosen}'" if report.accepted else "rolled back"
@@ -143,10 +199,32 @@ def _learn(options: argparse.Namespace) -> tuple[Result, list[str]]:
     return {**asdict(report), "exit_code": 0 if report.accepted else CheckFailedError.exit_code}, lines
 
 
+def _adopt(options: argparse.Namespace) -> tuple[Result, list[str]]:
+    from pocketstep_device.adoption import adopt
+
+    if options.state is None:
+        raise InputError("adopt needs --state: the folder of what was learned with the older bundle")
+    found = adopt(
+        options.bundle, options.state, options.runtime, options.threads, trusted_keys=_trusted(options),
+        budget=_budget(options), on_progress=_show, method=options.method,
+    )  # fmt: skip
+    _say(found.notes)
+    lines = [f"{'adopted' if found.accepted else 'not adopted'}: {found.reason}"]
+    if found.classes:
+        lines.append(f"the device's own classes: {', '.join(found.classes)}; {found.samples} samples")
+    return {**asdict(found), "exit_code": 0 if found.accepted else CheckFailedError.exit_code}, lines
+
+
 def _rollback(options: argparse.Namespace) -> tuple[Result, list[str]]:
     with _open(options) as learner:
         learner.rollback()
         return learner.status(), ["the last update was taken back"]
+
+
+def _forget(options: argparse.Namespace) -> tuple[Result, list[str]]:
+    with _open(options) as learner:
+        learner.forget(options.label)
+        return learner.status(), [f"'{options.label}' was taken out; it can be taught again"]
 
 
 def _status(options: argparse.Namespace) -> tuple[Result, list[str]]:
@@ -160,7 +238,7 @@ def _replay(options: argparse.Namespace) -> tuple[Result, list[str]]:
     from pocketstep_device.golden import replay
     from pocketstep_device.machine import Machine
 
-    bundle = Bundle.open(options.bundle)
+    bundle = Bundle.open(options.bundle, _trusted(options))
     calls = replay(bundle, Machine(bundle, options.runtime, options.threads))
     worst = max(call.worst for call in calls)
     lines = [f"{c.index}\t{c.signature}\t{c.worst:.2e}\t{c.seconds * 1e3:.2f} ms" for c in calls]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -12,22 +12,25 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pocketstep_device import closed_form
 from pocketstep_device.budget import Budget, Meter
 from pocketstep_device.bundle import Bundle
-from pocketstep_device.errors import InputError, StateError
+from pocketstep_device.errors import CheckFailedError, InputError, StateError
+from pocketstep_device.fingerprint import fingerprint
+from pocketstep_device.forecast import check_room, forecast
 from pocketstep_device.images import check_images
 from pocketstep_device.machine import Machine
 from pocketstep_device.replay import Chunk, ReplayStore
 from pocketstep_device.reports import Progress, UpdateReport
 from pocketstep_device.runtimes import Array
-from pocketstep_device.samples import DEVICE, Samples
+from pocketstep_device.samples import Samples
 from pocketstep_device.shipped import cloud_samples, initial_snapshot
+from pocketstep_device.shuffle import SplitMix64
 from pocketstep_device.state import Snapshot, StateStore
+from pocketstep_device.state_checks import checked_values
 from pocketstep_device.storage import FolderLock
+from pocketstep_device.trust import ReleaseFloor
 from pocketstep_device.update import Update
-
-HELD_BACK_EVERY = 5
-"""Every fifth observed image judges updates instead of training them."""
 
 
 class Prediction(NamedTuple):
@@ -48,9 +51,10 @@ class Learner:
         self.bundle, self.manifest, self._machine = bundle, bundle.manifest, machine
         self._store, self._replay, self._lock = store, replay, lock
         self._cloud = cloud_samples(bundle)
-        snapshot = store.load()
-        self._adopt(snapshot if snapshot else initial_snapshot(bundle))
-        self.notes: list[str] = list(store.notes)
+        self._fingerprint: dict[str, Array] = {}
+        self.notes = store.notes
+        initial = initial_snapshot(bundle)
+        self._use(store.load() or initial)
 
     @classmethod
     def open(
@@ -60,6 +64,7 @@ class Learner:
         runtime: str = "litert",
         threads: int = 2,
         store_mb: float = 64.0,
+        trusted_keys: Sequence[str] | None = None,
     ) -> Learner:
         """Opens a bundle and what the device has learned with it.
 
@@ -69,22 +74,29 @@ class Learner:
             runtime: ``litert`` or ``executorch``.
             threads: CPU threads.
             store_mb: most MiB of stored latents.
+            trusted_keys: ed25519 public keys, 64 hex digits each: only bundles that one of them signed are opened. None
+                opens unsigned ones too.
 
         Raises:
-            BundleError: missing, incomplete, damaged or newer bundle.
+            BundleError: missing, incomplete, damaged, newer or untrusted bundle, or one of a lower release than this
+                state has had.
             StateError: the state belongs to another bundle, is damaged, or is in use by another process.
             MissingToolError: the runtime is not installed.
         """
-        bundle = Bundle.open(path)
+        bundle = Bundle.open(path, trusted_keys)
         folder = Path(state) if state is not None else Path(f"{os.fspath(path).rstrip('/')}.state")
         machine = Machine(bundle, runtime, threads)
         lock = FolderLock(folder)
         lock.__enter__()
         try:
+            floor = ReleaseFloor(folder)
+            floor.check(bundle.manifest.release, bundle.manifest.name)
             store = StateStore(folder, bundle.digest)
             shape, slots = bundle.manifest.latent.shape, bundle.manifest.task.slots
             replay = ReplayStore(folder, shape, slots, int(store_mb * 2**20))
-            return cls(bundle, store, replay, lock, machine)
+            learner = cls(bundle, store, replay, lock, machine)
+            floor.keep(bundle.manifest.release)
+            return learner
         except BaseException:
             lock.__exit__(None, None, None)
             raise
@@ -117,6 +129,8 @@ class Learner:
         known = {c: int((samples.labels == i).sum()) for i, c in enumerate(self.classes)}
         return {
             "bundle": self.manifest.name,
+            "release": self.manifest.release,
+            "signed_by": self.bundle.signed_by,
             "version": self._version,
             "updates": self._info["updates"],
             "classes": self.classes,
@@ -137,7 +151,14 @@ class Learner:
         Raises:
             InputError: another shape or dtype, NaN, or values out of range.
         """
-        latents = self._encode(images)
+        return self.classify_latents(self._encode(images))
+
+    def encode(self, images: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
+        """Latents (N, h, w, c) of images as for :meth:`classify`: what is stored, and all that learning needs."""
+        return np.clip(np.rint(self._encode(images)), -128, 127).astype(np.int8)
+
+    def classify_latents(self, latents: npt.NDArray[Any]) -> Prediction:
+        """As :meth:`classify`, of latents that :meth:`encode` gave, or of ones not yet rounded."""
         learned = np.flatnonzero(self._values["class_mask"][: len(self.classes)] > 0)
         outputs = self._machine.in_batches("classify", self._values, {"latents": latents}, "probabilities")
         names = [self.classes[i] for i in learned]
@@ -163,27 +184,41 @@ class Learner:
     def observe(self, images: npt.NDArray[Any], label: str) -> int:
         """Stores labelled images as int8 latents, for the next update; every fifth is held back to judge it.
 
+        The others join the closed form's statistics at once, so that these know them even when the store is full.
+
         Args:
             images: as for :meth:`classify`.
             label: a class that exists; :meth:`add_class` makes one.
 
         Returns:
-            How many images were stored.
+            How many images were stored: those whose latents the class does not hold yet.
 
         Raises:
             InputError: unusable images, or an unknown class.
         """
+        return self.observe_latents(self.encode(images), label)
+
+    def observe_latents(self, codes: npt.NDArray[np.int8], label: str) -> int:
+        """As :meth:`observe`, of latents that :meth:`encode` gave."""
         if label not in self.classes:
             raise InputError(f"no class '{label}' here; add_class('{label}') first. Known: {', '.join(self.classes)}")
-        codes = np.clip(np.rint(self._encode(images)), -128, 127).astype(np.int8)
-        new = self._new_samples(codes, self.classes.index(label))
+        label_slot = self.classes.index(label)
+        codes = codes[self._samples.unseen(codes, label_slot)]
+        if len(codes):
+            seen = int(((self._samples.labels == label_slot) & self._samples.pending).sum())
+            self.take(Samples.observed(codes, label_slot, self.manifest.task.slots, seen), self.classes)
+        return len(codes)
+
+    def take(self, new: Samples, classes: list[str]) -> None:
+        """Stores samples of these classes, for the next update; what observing and adopting have in common."""
+        values = closed_form.observed(self._machine, self._values, new.select(~new.held_back))
         chunks = self._chunks + self._replay.append(new)
         samples = Samples.concat([self._samples, new])
         if self._replay.over_limit(chunks):
             chunks, samples = self._replay.compact(samples, seed=self._version)
-        self._save(self._values, samples, {**self._info, "chunks": [c.to_info() for c in chunks]})
+        info = {**self._info, "classes": classes, "chunks": [c.to_info() for c in chunks]}
+        self._save(values, samples, info)
         self._collect_garbage()
-        return len(codes)
 
     def update(
         self,
@@ -200,30 +235,43 @@ class Learner:
 
         Raises:
             InputError: nothing observed, or unknown method.
-            CheckFailedError: the memory budget was exceeded; the state is as before.
+            CheckFailedError: memory, disk or battery won't do, by a forecast before it begins; or it took more memory
+                than its budget, or than there was. The state is as before.
         """
         if method not in self.manifest.schedules:
             raise InputError(f"unknown method '{method}'; this bundle has {', '.join(sorted(self.manifest.schedules))}")
         if not self._samples.pending.any():
             raise InputError("nothing was observed since the last update; observe labelled images first")
         known = self._values["class_mask"].copy()
-        mask = known.copy()
+        mask = np.maximum(known, (self._values["count"] > 0).astype(np.float32))
         mask[np.unique(self._samples.labels[self._samples.pending])] = 1.0
+        samples = Samples.concat([self._cloud, self._samples])
+        budget = budget or Budget()
+        phases = len(self.manifest.schedules[method].phases)
+        need = forecast(self.manifest, self._machine.runtime, len(self._cloud), len(self._samples), phases)
+        check_room(need, budget, self._machine.taken_mb, self._store.folder)
+        meter = Meter(budget)
         run = Update(
-            self._machine,
+            self._machine.with_threads(budget.threads),
             {**self._values, "class_mask": mask},
             known,
-            Samples.concat([self._cloud, self._samples]),
+            samples.select(mask[samples.labels] > 0),
             self.manifest.schedules[method],
             method,
-            Meter(budget or Budget()),
-            np.random.default_rng([self._version, self._info["updates"]]),
+            meter,
+            SplitMix64((self._version << 32) ^ int(self._info["updates"])),
             on_progress,
         )
-        report, values = run.run()
-        if report.accepted:
-            self._keep_update(values)
-        return report
+        try:
+            report, values = run.run()
+            if report.accepted:
+                self._keep_update(values)
+        except MemoryError as error:
+            raise CheckFailedError(
+                "the update ran out of memory; nothing was changed. End other programs or build the bundle with a "
+                "smaller batch"
+            ) from error
+        return replace(report, stopped=meter.stopped)
 
     def rollback(self) -> None:
         """Takes back the last accepted update; observed images and added classes stay and can be learned again.
@@ -234,14 +282,48 @@ class Learner:
         if "before_update" not in self._info:
             raise StateError("there is no update to roll back; the state is that of the bundle or was rolled back")
         before = self._store.load_version(int(self._info["before_update"]))
-        chunks = [Chunk.from_info(c) for c in before.info["chunks"]]
+        chunks, earlier = self._recovered(before)
         later = self._samples.select(self._samples.pending)  # observed since that update
-        samples = Samples.concat([self._replay.load(chunks, before.tensors), later])
+        samples = Samples.concat([earlier, later])
         chunks += self._replay.append(later)
         values = {name: before.tensors[name] for name in self._values}
+        if self._same_features(values):
+            values.update({name: self._values[name] for name in closed_form.STATISTICS})
+        else:
+            values = closed_form.observed(self._machine, values, later.select(~later.held_back))
         info = {**before.info, "classes": self.classes, "chunks": [c.to_info() for c in chunks]}
         self._save(values, samples, _without_rollback(info))
         self._collect_garbage()
+
+    def forget(self, label: str) -> None:
+        """Takes a class out: its samples, its part of the closed form's statistics, its place among the answers.
+
+        Its slot stays taken and its name known, so that it can be taught again. What gradient steps learned from it
+        stays in the trained tensors; an update of kind ``closed-form`` gives heads that never saw it.
+
+        Raises:
+            InputError: no such class, or it is the only one.
+        """
+        if label not in self.classes:
+            raise InputError(f"no class '{label}' here. Known: {', '.join(self.classes)}")
+        slot = self.classes.index(label)
+        mask = self._values["class_mask"].copy()
+        mask[slot] = 0.0
+        if not mask.any():
+            raise InputError(f"'{label}' is the only class that is known; teach another one first")
+        own = self._samples.labels == slot
+        counted = self._samples.select(own & ~self._samples.held_back)
+        values = closed_form.forgotten(self._machine, {**self._values, "class_mask": mask}, slot, counted)
+        samples = self._samples.select(~own)
+        chunks = self._replay.append(samples)
+        info = {**_without_rollback(self._info), "chunks": [c.to_info() for c in chunks]}
+        self._save(values, samples, info)
+        self._collect_garbage()
+
+    def _same_features(self, values: Mapping[str, Array]) -> bool:
+        """Whether other values make the same features as the present ones: only heads differ."""
+        body = [s.name for s in self.manifest.state if s.kind == "parameter" and not s.name.startswith("head.")]
+        return all(np.array_equal(values[name], self._values[name]) for name in body)
 
     def _keep_update(self, values: Mapping[str, Array]) -> None:
         settled = replace(self._samples, pending=np.zeros_like(self._samples.pending))
@@ -254,19 +336,23 @@ class Learner:
         self._save(values, settled, info)
 
     def _save(self, values: Mapping[str, Array], samples: Samples, info: Mapping[str, Any]) -> None:
-        self._adopt(self._store.save({**values, **samples.flags()}, info))
+        if not self._fingerprint:
+            self._fingerprint = fingerprint(self._machine)
+        self._use(self._store.save({**values, **samples.flags(), **self._fingerprint}, info))
 
-    def _adopt(self, snapshot: Snapshot) -> None:
+    def _recovered(self, snapshot: Snapshot) -> tuple[list[Chunk], Samples]:
+        """The samples of a snapshot that are intact; the others are noted."""
         chunks = [Chunk.from_info(c) for c in snapshot.info.get("chunks", [])]
-        samples = self._replay.load(chunks, snapshot.tensors)
-        values: dict[str, Array] = {}
-        for spec in self.manifest.state:
-            tensor = snapshot.tensors.get(spec.name)
-            if tensor is None or tensor.shape != tuple(spec.shape) or tensor.dtype != np.float32:
-                raise StateError(f"the state lacks '{spec.name}' of shape {tuple(spec.shape)}; remove it to start anew")
-            values[spec.name] = tensor
+        intact, samples, notes = self._replay.recover(chunks, snapshot.tensors)
+        self.notes += [note for note in notes if note not in self.notes]
+        return intact, samples
+
+    def _use(self, snapshot: Snapshot) -> None:
+        values = checked_values(snapshot, self.manifest, f"The saved state in {self._store.folder}", StateError)
+        chunks, samples = self._recovered(snapshot)
         self._values, self._samples, self._chunks = values, samples, chunks
-        self._info, self._version = dict(snapshot.info), snapshot.version
+        self._info = {**snapshot.info, "chunks": [c.to_info() for c in chunks]}
+        self._version = snapshot.version
 
     def _collect_garbage(self) -> None:
         kept = [c for info in self._store.infos().values() for c in info.get("chunks", [])]
@@ -275,19 +361,6 @@ class Learner:
     def _encode(self, images: npt.NDArray[Any]) -> Array:
         checked = check_images(images, tuple(self.manifest.task.input.shape))
         return self._machine.in_batches("encode", {}, {"images": checked}, "latents")
-
-    def _new_samples(self, codes: npt.NDArray[np.int8], label: int) -> Samples:
-        count, slots = len(codes), self.manifest.task.slots
-        seen = int(((self._samples.labels == label) & self._samples.pending).sum())
-        return Samples(
-            codes,
-            np.full(count, label, np.int64),
-            np.zeros((count, slots), np.float32),
-            np.zeros(count, np.bool_),
-            (np.arange(seen, seen + count) % HELD_BACK_EVERY) == HELD_BACK_EVERY - 1,
-            np.full(count, DEVICE, np.uint8),
-            np.ones(count, np.bool_),
-        )
 
 
 def _without_rollback(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from pocketstep_device.budget import resident_mb
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import BundleError
 from pocketstep_device.runtimes import Array, Program, open_program
@@ -22,8 +23,19 @@ class Machine:
     """
 
     def __init__(self, bundle: Bundle, runtime: str, threads: int):
-        self.manifest = bundle.manifest
+        self.manifest, self.runtime = bundle.manifest, runtime
+        self._bundle, self._threads = bundle, threads
+        self._idle = resident_mb()
         self.program: Program = open_program(bundle, runtime, threads)
+
+    @property
+    def taken_mb(self) -> float:
+        """Resident memory that this process took since it opened the program, MiB (Linux; 0 elsewhere)."""
+        return max(0.0, resident_mb() - self._idle)
+
+    def with_threads(self, threads: int | None) -> Machine:
+        """The same program with another number of threads, opened once more where it differs; None for these."""
+        return self if threads in (None, self._threads) else Machine(self._bundle, self.runtime, threads or 1)
 
     def run(self, signature: str, values: Mapping[str, Array]) -> dict[str, Array]:
         """One call. Missing or wrongly shaped inputs mean a bundle that does not fit its own manifest.

@@ -19,8 +19,8 @@ from pocketstep_device.manifest_checks import VERSION, check
 from pocketstep_device.tensors import parse_json
 
 FORMAT = "pocketstep-bundle"
-MAX_MANIFEST = 16 * 2**20
-"""Largest manifest that is read, in bytes."""
+MAX_MANIFEST = 4 * 2**20
+"""Largest manifest that is read, in bytes: parsed, hostile JSON takes some twenty times as much memory."""
 
 Shape = tuple[int, ...]
 Scalar = str | bool | float
@@ -117,9 +117,10 @@ class Hyper:
 
 @dataclass(frozen=True)
 class Accept:
-    """When an update is kept: old classes' held-back accuracy (0 to 1) may fall by at most this much."""
+    """When an update is kept: how far held-back accuracy (0 to 1) may fall, of old classes together and of any one."""
 
     max_old_loss: float
+    max_class_loss: float
 
 
 @dataclass(frozen=True)
@@ -150,12 +151,17 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All of ``manifest.json``."""
+    """All of ``manifest.json``.
+
+    ``release`` counts up with what is published for the same devices (``pocketstep sign --release``); a device that
+    had a bundle refuses one of a lower release. 0: not numbered.
+    """
 
     format: str
     version: int
     name: str
     producer: str
+    release: int
     task: Task
     latent: Latent
     plan: Plan

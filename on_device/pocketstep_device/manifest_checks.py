@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
 MANIFEST_FILE = "manifest.json"
 DIGEST_FILE = "manifest.sha256"
+SIGNATURE_FILE = "signature.ed25519"
+OWN_FILES = (MANIFEST_FILE, DIGEST_FILE, SIGNATURE_FILE)
+"""What lies beside the files that a manifest lists."""
 VERSION = 1
 """The newest format version that is understood."""
 
+_MAX_RELEASE = 2**53
 _MAX_SLOTS = 100_000
 _MAX_BATCH = 65_536
 _MAX_RANK = 5
@@ -40,6 +44,8 @@ def check(manifest: Manifest) -> None:
     if manifest.version != VERSION:
         fail("version", f"must be {VERSION}")
     _check_name(manifest.name, "name")
+    if not 0 <= manifest.release <= _MAX_RELEASE:
+        fail("release", f"must be 0 to {_MAX_RELEASE}")
     _check_task(manifest.task)
     _check_shape(manifest.latent.shape, "latent.shape", rank=3)
     _check_unique((parameter.name for parameter in manifest.plan.parameters), "plan.parameters")
@@ -95,8 +101,9 @@ def _check_signature(signature: Signature, state: Mapping[str, Shape], path: str
 
 def _check_schedules(schedules: Mapping[str, Schedule]) -> None:
     for name, schedule in schedules.items():
-        if schedule.accept.max_old_loss < 0:
-            fail(f"schedules.{name}.accept.max_old_loss", "must be at least 0")
+        for field in ("max_old_loss", "max_class_loss"):
+            if getattr(schedule.accept, field) < 0:
+                fail(f"schedules.{name}.accept.{field}", "must be at least 0")
         for index, phase in enumerate(schedule.phases):
             if not isinstance(phase.get("kind"), str):
                 fail(f"schedules.{name}.phases[{index}].kind", "is missing or no text")
@@ -106,7 +113,7 @@ def _check_files(manifest: Manifest) -> None:
     files = manifest.files
     for path, entry in files.items():
         where = f"files[{path[:MAX_NAME]!r}]"
-        if not is_plain_path(path) or path.lower() in (MANIFEST_FILE, DIGEST_FILE):
+        if not is_plain_path(path) or path.lower() in OWN_FILES:
             fail(
                 where,
                 "must be a relative path of letters, digits, '.', '_', '-' and '/', and not the manifest's",

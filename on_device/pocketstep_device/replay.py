@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,10 @@ class Chunk:
         raise StateError("The saved state names its samples wrongly: it was damaged. Restore it from a copy.")
 
 
+class _DamagedChunkError(StateError):
+    """Samples that ``recover`` can do without."""
+
+
 class ReplayStore:
     """The device's samples in one folder. Hold the folder's ``FolderLock`` while using it.
 
@@ -111,16 +115,31 @@ class ReplayStore:
         Raises:
             StateError: if a chunk is missing or damaged, or the flags don't belong to the chunks.
         """
-        count = sum(chunk.count for chunk in chunks)
-        flags = {name: tensors.get(f"samples.{name}", np.zeros(0, np.bool_)) for name in FLAGS}
-        if any(flag.dtype != np.bool_ or flag.shape != (count,) for flag in flags.values()):
-            raise StateError(f"The saved state's flags are not for its {count} samples. Restore it from a copy.")
-        parts, start = [Samples.empty(self._latent_shape, self._slots)], 0
-        for chunk in chunks:
-            end = start + chunk.count
-            parts.append(self._load_chunk(chunk, {name: flag[start:end] for name, flag in flags.items()}))
-            start = end
-        return Samples.concat(parts)
+        loaded = [self._load_chunk(chunk, flags) for chunk, flags in self._with_flags(chunks, tensors)]
+        return Samples.concat([Samples.empty(self._latent_shape, self._slots), *loaded])
+
+    def recover(self, chunks: Sequence[Chunk], tensors: Mapping[str, Array]) -> tuple[list[Chunk], Samples, list[str]]:
+        """Like ``load``, but does without chunks that are missing or damaged.
+
+        Returns:
+            The chunks that are intact, their samples, and a sentence for the user about each of the others.
+
+        Raises:
+            StateError: if a chunk is there and may not be read, was written by another version of pocketstep or for
+                another bundle, or the flags don't belong to the chunks.
+        """
+        intact: list[Chunk] = []
+        parts, notes = [Samples.empty(self._latent_shape, self._slots)], []
+        for chunk, flags in self._with_flags(chunks, tensors):
+            try:
+                parts.append(self._load_chunk(chunk, flags))
+            except _DamagedChunkError as problem:
+                if isinstance(problem.__cause__, PermissionError):  # it may be intact: not given up
+                    raise
+                notes.append(f"{problem} {chunk.count} samples are gone; what was learned from them stays.")
+                continue
+            intact.append(chunk)
+        return intact, Samples.concat(parts), notes
 
     def over_limit(self, chunks: Iterable[Chunk]) -> bool:
         """Whether chunks take more than ``max_bytes`` on the disk, so that ``compact`` is due.
@@ -138,8 +157,9 @@ class ReplayStore:
     def compact(self, samples: Samples, seed: int) -> tuple[list[Chunk], Samples]:
         """Keeps what fits into three quarters of ``max_bytes`` and writes it as one new chunk.
 
-        Pending samples stay first. Otherwise classes get equal shares as far as they have samples; within a
-        class the choice is random, with the share of held-back samples unchanged.
+        Classes get equal shares as far as they have samples, so that one that floods the store displaces no other;
+        within a class pending samples stay first, and the rest is chosen at random, with the share of held-back
+        samples unchanged.
 
         Args:
             samples: All samples of the store.
@@ -175,13 +195,27 @@ class ReplayStore:
         """Bytes of each sample in a chunk: latent, label, two flags, and its soft targets if it has any."""
         return math.prod(self._latent_shape) + 10 + np.where(has_soft, 4 * self._slots, 0).astype(np.int64)
 
+    def _with_flags(
+        self, chunks: Sequence[Chunk], tensors: Mapping[str, Array]
+    ) -> Iterator[tuple[Chunk, dict[str, Array]]]:
+        """Every chunk with the flags of its samples."""
+        count = sum(chunk.count for chunk in chunks)
+        flags = {name: tensors.get(f"samples.{name}", np.zeros(0, np.bool_)) for name in FLAGS}
+        if any(flag.dtype != np.bool_ or flag.shape != (count,) for flag in flags.values()):
+            raise StateError(f"The saved state's flags are not for its {count} samples. Restore it from a copy.")
+        start = 0
+        for chunk in chunks:
+            end = start + chunk.count
+            yield chunk, {name: flag[start:end] for name, flag in flags.items()}
+            start = end
+
     def _load_chunk(self, chunk: Chunk, flags: Mapping[str, Array]) -> Samples:
         path = self._folder / chunk.name
         what = f"The samples in {path}"
         most = chunk.count * int(self._bytes_per_sample(np.ones(1, np.bool_))[0]) + _OVERHEAD
-        data = read_regular(path, most, what)
+        data = read_regular(path, most, what, _DamagedChunkError)
         if hashlib.sha256(data).hexdigest() != chunk.sha256:
-            raise StateError(f"{what} are damaged: their digest differs. Restore the folder from a copy.")
+            raise _DamagedChunkError(f"{what} are damaged: their digest differs. Restore the folder from a copy.")
         tensors, metadata = read_tensors(data, what, error=StateError)
         if metadata != {"format": FORMAT, "version": str(VERSION)}:
             raise StateError(f"{what} were written by another version of pocketstep. Update pocketstep-device.")
@@ -209,14 +243,14 @@ class ReplayStore:
 
 
 def _by_priority(samples: Samples, random: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Indices of all samples, the ones to keep first: pending ones, then rank by rank in every class."""
+    """Indices of all samples, the ones to keep first: rank by rank in every class, pending ones before others."""
     count = len(samples)
     ranks = np.zeros(count, np.int64)
     for label in np.unique(samples.labels):
         members = np.flatnonzero(samples.labels == label)
         spread = _spread(samples.held_back[members], random)
         ranks[members[np.lexsort((spread, ~samples.pending[members]))]] = np.arange(len(members))
-    return np.lexsort((random.permutation(count), ranks, ~samples.pending))
+    return np.lexsort((random.permutation(count), ~samples.pending, ranks))
 
 
 def _spread(held_back: npt.NDArray[np.bool_], random: np.random.Generator) -> npt.NDArray[np.float64]:

@@ -39,6 +39,7 @@ class UpdateReport:
         old_before: accuracy on what was known, before the update.
         old_accuracy, new_accuracy: after it.
         peak_memory_mb: resident memory above where the update began, MiB.
+        stopped: what ended the training steps early: ``time``, ``battery``, or empty.
     """
 
     accepted: bool
@@ -51,3 +52,4 @@ class UpdateReport:
     seconds: float
     peak_memory_mb: float
     phases: tuple[PhaseReport, ...]
+    stopped: str = ""

@@ -15,6 +15,9 @@ from pocketstep_device.tensors import Array
 CLOUD, DEVICE = 0, 1
 """Values of ``Samples.origin``."""
 
+HELD_BACK_EVERY = 5
+"""Every fifth observed image judges updates instead of training them."""
+
 FLAGS = ("pending", "held_back")
 """What an update changes about a sample: kept in snapshots, not beside the latents."""
 
@@ -64,6 +67,27 @@ class Samples:
         return cls(**{name: np.zeros(shapes.get(name, (0,)), dtype) for name, (dtype, _) in _LAYOUT.items()})
 
     @classmethod
+    def observed(cls, codes: npt.NDArray[np.int8], label: int, slots: int, seen: int) -> Samples:
+        """What a device observed of one class: pending, without targets, every fifth held back.
+
+        Args:
+            codes: latents (N, h, w, c).
+            label: the class' slot.
+            slots: how many there are.
+            seen: pending samples that the class has already.
+        """
+        count = len(codes)
+        return cls(
+            codes,
+            np.full(count, label, np.int64),
+            np.zeros((count, slots), np.float32),
+            np.zeros(count, np.bool_),
+            (np.arange(seen, seen + count) % HELD_BACK_EVERY) == HELD_BACK_EVERY - 1,
+            np.full(count, DEVICE, np.uint8),
+            np.ones(count, np.bool_),
+        )
+
+    @classmethod
     def concat(cls, parts: Sequence[Samples]) -> Samples:
         """All parts (at least one, all of one latent shape and number of slots) one after the other."""
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _LAYOUT})
@@ -71,6 +95,19 @@ class Samples:
     def select(self, index: npt.NDArray[Any]) -> Samples:
         """The samples at an index array (integers) or mask (bool), copied."""
         return Samples(**{name: getattr(self, name)[index] for name in _LAYOUT})
+
+    def unseen(self, latents: npt.NDArray[np.int8], label: int) -> npt.NDArray[np.int64]:
+        """Which latents (N, h, w, c) the class does not hold yet: indices, of equal ones the first.
+
+        A duplicate teaches nothing, and one that is trained on while its twin is held back deceives the check.
+        """
+        known = {latent.tobytes() for latent in self.latents[self.labels == label]}
+        chosen = []
+        for index, latent in enumerate(latents):
+            if (content := latent.tobytes()) not in known:
+                known.add(content)
+                chosen.append(index)
+        return np.array(chosen, np.int64)
 
     def flags(self) -> dict[str, Array]:
         """What a snapshot keeps of the samples, as its tensors."""

@@ -35,11 +35,13 @@ class Snapshot:
         version: Its number, from 1.
         tensors: Arrays by name; read-only when loaded.
         info: A JSON object of the caller's. ``info["keep"]``, a list of versions, keeps those from removal.
+        bundle: ``Bundle.digest`` of the bundle that it belongs to.
     """
 
     version: int
     tensors: dict[str, Array]
     info: dict[str, Any]
+    bundle: str
 
 
 class _DamagedError(StateError):
@@ -54,6 +56,7 @@ class StateStore:
         bundle_id: ``Bundle.digest`` of the bundle that they belong to.
 
     Attributes:
+        folder: As given.
         notes: What went wrong without stopping anything, in sentences for the user.
 
     Raises:
@@ -62,7 +65,7 @@ class StateStore:
 
     def __init__(self, folder: Path, bundle_id: str) -> None:
         self.notes: list[str] = []
-        self._folder = folder
+        self.folder = folder
         self._bundle = bundle_id
         self._good: int | None = None  # the snapshot that was loaded or saved last
         try:
@@ -72,32 +75,38 @@ class StateStore:
                 f"The state folder {folder} can't be made ({reason.strerror}). Choose another one."
             ) from reason
 
-    def load(self) -> Snapshot | None:
+    def load(self, any_bundle: bool = False) -> Snapshot | None:
         """The newest snapshot that is intact; None if there never was one.
 
         Damaged ones are passed over and named in ``notes``.
 
+        Args:
+            any_bundle: Whether it may belong to another bundle: for adopting it.
+
         Raises:
-            StateError: if all are damaged, or one belongs to another bundle or to a newer pocketstep.
+            StateError: if all are damaged, one may not be read, or the newest belongs to another bundle or to a
+                newer pocketstep.
         """
         versions = self._versions()
         for version in reversed(versions):
             try:
-                snapshot = self.load_version(version)
+                snapshot = self.load_version(version, any_bundle)
             except _DamagedError as problem:
+                if isinstance(problem.__cause__, PermissionError):  # it may be intact: nothing older in its place
+                    raise StateError(str(problem)) from problem
                 self.notes.append(f"{problem} An older state is used instead.")
                 continue
             self._good = version
             return snapshot
         if versions:
             raise StateError(
-                f"Every saved state in {self._folder} is damaged. "
+                f"Every saved state in {self.folder} is damaged. "
                 "Restore the folder from a copy, or remove it to begin from the bundle."
             )
         return None
 
-    def load_version(self, version: int) -> Snapshot:
-        """One snapshot by its number, checked.
+    def load_version(self, version: int, any_bundle: bool = False) -> Snapshot:
+        """One snapshot by its number, checked; ``any_bundle`` as for ``load``.
 
         Raises:
             StateError: if it is missing or damaged, or belongs to another bundle or to a newer pocketstep.
@@ -108,20 +117,20 @@ class StateStore:
         claimed = metadata.pop(_DIGEST, "")
         if claimed != _digest(tensors, metadata):
             raise _DamagedError(f"The saved state {path} is damaged: its digest differs.")
-        self._check_origin(path, metadata)
+        self._check_origin(path, metadata, any_bundle)
         if metadata.get("snapshot") != str(version):
             raise _DamagedError(f"The saved state {path} was renamed: it is number {metadata.get('snapshot')}.")
         info = parse_json(metadata.get("info", "").encode(), f"The info of {path}", _DamagedError)
         if not isinstance(info, dict):
             raise _DamagedError(f"The saved state {path} is damaged: its info is no JSON object.")
-        return Snapshot(version, tensors, info)
+        return Snapshot(version, tensors, info, metadata["bundle"])
 
     def infos(self) -> dict[int, dict[str, Any]]:
-        """The info of every intact snapshot by version: what they refer to must not be removed."""
+        """The info of every intact snapshot by version, whatever its bundle: what they refer to must not be removed."""
         infos = {}
         for version in self._versions():
             try:
-                infos[version] = self.load_version(version).info
+                infos[version] = self.load_version(version, any_bundle=True).info
             except _DamagedError:
                 continue
         return infos
@@ -152,34 +161,36 @@ class StateStore:
         before = self._good if self._good is not None else max(versions, default=0)
         self._good = version
         self._remove(set(versions) - {before, *keep})
-        return Snapshot(version, dict(tensors), json.loads(text))
+        return Snapshot(version, dict(tensors), json.loads(text), self._bundle)
 
-    def _check_origin(self, path: Path, metadata: Mapping[str, str]) -> None:
+    def _check_origin(self, path: Path, metadata: Mapping[str, str], any_bundle: bool) -> None:
         version = metadata.get("version", "")
         if metadata.get("format") != FORMAT or not _NUMBER.fullmatch(version):
             raise _DamagedError(f"{path} is no saved state of pocketstep.")
         if int(version) > VERSION:
             raise StateError(f"{path} was saved by a newer pocketstep. Update pocketstep-device.")
-        if metadata.get("bundle") != self._bundle:
+        if metadata.get("bundle") is None:
+            raise _DamagedError(f"The saved state {path} is damaged: it does not name its bundle.")
+        if metadata["bundle"] != self._bundle and not any_bundle:
             raise StateError(
-                f"The saved state {path} belongs to another bundle. "
-                "Open that bundle, or choose another state folder for this one."
+                f"The saved state {path} belongs to another bundle. Open that bundle, let this one adopt the state "
+                "('pocketstep-device adopt'), or choose another state folder for it."
             )
 
     def _versions(self) -> list[int]:
         try:
-            matches = [_FILE.fullmatch(path.name) for path in self._folder.iterdir()]
+            matches = [_FILE.fullmatch(path.name) for path in self.folder.iterdir()]
         except OSError as reason:
             raise StateError(
-                f"The state folder {self._folder} can't be read ({reason.strerror}). Check its permissions."
+                f"The state folder {self.folder} can't be read ({reason.strerror}). Check its permissions."
             ) from reason
         return sorted(int(match[1]) for match in matches if match and match[0] == _file_name(int(match[1])))
 
     def _path(self, version: int) -> Path:
-        return self._folder / _file_name(version)
+        return self.folder / _file_name(version)
 
     def _remove(self, versions: Iterable[int]) -> None:
-        remove_leftovers(self._folder)
+        remove_leftovers(self.folder)
         for version in sorted(versions):
             try:
                 self._path(version).unlink(missing_ok=True)

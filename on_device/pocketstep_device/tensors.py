@@ -21,8 +21,8 @@ from pocketstep_device.errors import InputError
 
 Array = npt.NDArray[Any]
 
-MAX_HEADER = 16 * 2**20
-"""Longest header that is read or written, in bytes."""
+MAX_HEADER = 4 * 2**20
+"""Longest header that is read or written, in bytes: parsed, a hostile one takes some twenty times as much memory."""
 
 _METADATA = "__metadata__"
 _MAX_NAME = 512

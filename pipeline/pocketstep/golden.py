@@ -96,11 +96,14 @@ def record(
     recorder.call("classify")
     labelled = _batch(recorder, "statistics", samples, generator)
     recorder.call("statistics", labels=labelled["labels"], label_weights=labelled["label_weights"])
-    recorder.call("solve", shrinkage=torch.tensor([SHRINKAGE]))
+    recorder.call("solve", shrinkage=torch.tensor([SHRINKAGE]), ridge=torch.ones(1))
+    recorder.call("solve", ridge=torch.zeros(1))
     recorder.call("classify", blend=torch.ones(1))
     zeros = {spec.name: torch.zeros(spec.shape) for spec in signatures["score"].inputs if spec.source == "statistics"}
     recorder.fresh.update(zeros)
     recorder.call("score", **_batch(recorder, "score", samples, generator))
+    if "project" in signatures:
+        _project(recorder, generator)
     given = {s.name: s.shape for s in signatures["step"].inputs}
     masks = {name: shape for name, shape in given.items() if name.startswith("mask.")}
     recorder.fresh.update(_controls(state["class_mask"], hyper))
@@ -123,6 +126,18 @@ def _controls(known: Tensor, hyper: Mapping[str, float]) -> dict[str, Tensor]:
     """Inputs of ``step`` that stay: classes that are protected, and a weight for losses that have none by default."""
     masks = dict.fromkeys(("soft_mask", "logit_mask", "prototype_weights"), known)
     return {**masks, **{name: torch.tensor([LOSS_WEIGHT]) for name in WEIGHTS.values() if hyper.get(name) == 0}}
+
+
+def _project(recorder: Recorder, generator: torch.Generator) -> None:
+    """Soft projections of what ``score`` added up; and hard ones, of made-up covariances with a gap at the threshold.
+
+    Eigenvalues near a threshold are on either side by a rounding error; and a large matrix is not worth its bytes.
+    """
+    recorder.call("project", hard=torch.zeros(1), tau=torch.ones(1))
+    sizes = {s.name: s.shape for s in recorder.signatures["project"].inputs if s.name.startswith("covariance.")}
+    if max(shape[0] for shape in sizes.values()) <= LARGEST_PROJECTION:
+        seen = {name: torch.randn(shape[0] // 2, shape[0], generator=generator) for name, shape in sizes.items()}
+        recorder.call("project", hard=torch.ones(1), **{name: x.T @ x for name, x in seen.items()})
 
 
 def _projections(given: Mapping[str, tuple[int, ...]], generator: torch.Generator) -> dict[str, Tensor]:

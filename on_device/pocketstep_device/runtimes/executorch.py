@@ -42,7 +42,12 @@ class ExecuTorchProgram:
     def call(self, signature: str, inputs: Sequence[Array]) -> list[Array]:
         """Methods take and give tensors by position."""
         tensors = [self._from_numpy(_own(a)) for a in inputs]
-        return [np.array(t.numpy()) for t in self._module.run_method(signature, tensors)]
+        try:
+            return [np.array(t.numpy()) for t in self._module.run_method(signature, tensors)]
+        except RuntimeError as error:
+            raise BundleError(
+                f"ExecuTorch cannot run the program's '{signature}': {error}. Build the bundle again"
+            ) from error
 
 
 def _own(array: Array) -> Array:

@@ -30,6 +30,7 @@ class LiteRtProgram:
 
     def __init__(self, bundle: Bundle, file: str, threads: int):
         interpreter, path = _interpreter(), bundle.file_path(file)
+        self._signatures = bundle.manifest.signatures
         source = {"model_path": str(path)} if path else {"model_content": bundle.read(file)}
         try:
             self._interpreter = interpreter(**source, num_threads=threads)
@@ -39,11 +40,28 @@ class LiteRtProgram:
 
     def call(self, signature: str, inputs: Sequence[Array]) -> list[Array]:
         """Inputs are ``args_0``.., outputs ``output_0``.. in the converter's naming."""
-        if signature not in self._runners:
-            self._runners[signature] = self._interpreter.get_signature_runner(signature)
-        feed = {f"args_{i}": np.ascontiguousarray(a, np.float32) for i, a in enumerate(inputs)}
-        results = self._runners[signature](**feed)
-        return [results[f"output_{i}"] for i in range(len(results))]
+        try:
+            if signature not in self._runners:
+                self._runners[signature] = self._runner(signature)
+            feed = {f"args_{i}": np.ascontiguousarray(a, np.float32) for i, a in enumerate(inputs)}
+            results = self._runners[signature](**feed)
+            return [results[f"output_{i}"] for i in range(len(results))]
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise BundleError(
+                f"LiteRT cannot run the program's '{signature}': {error}. Build the bundle again"
+            ) from error
+
+    def _runner(self, signature: str) -> Callable[..., dict[str, Array]]:
+        """Its inputs must be the manifest's, before a tensor goes in."""
+        runner: Any = self._interpreter.get_signature_runner(signature)
+        found = {name: (tuple(d["shape"]), np.dtype(d["dtype"])) for name, d in runner.get_input_details().items()}
+        specs = self._signatures[signature].inputs
+        wanted = {f"args_{i}": (tuple(spec.shape), np.dtype(spec.dtype)) for i, spec in enumerate(specs)}
+        if found != wanted:
+            wrong = min(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+            raise ValueError(f"its {wrong} is {found.get(wrong)}, and the manifest says {wanted.get(wrong)}")
+        result: Callable[..., dict[str, Array]] = runner
+        return result
 
 
 def load(bundle: Bundle, file: str, threads: int) -> LiteRtProgram:
