@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
-import tomllib
 import zipfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import tomllib
 
 from androidlib.paths import BUILD, CATALOG, LOCK, MISSING, need, run, stop
 
@@ -211,7 +212,9 @@ def _project(content: str) -> str:
 
 def java_version() -> int:
     """The major version of the JDK."""
-    text = subprocess.run([need("java", "openjdk-17-jdk"), "-version"], capture_output=True, text=True, check=True).stderr
+    text = subprocess.run(
+        [need("java", "openjdk-17-jdk"), "-version"], capture_output=True, text=True, check=True
+    ).stderr
     match = re.search(r'"(\d+)', text)
     if not match:
         stop("java -version says nothing that is understood", MISSING)

@@ -21,6 +21,8 @@ def add(commands: Any) -> None:
     ):
         parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
         parser.set_defaults(run=function)
+        if name in ("lint", "check"):
+            parser.add_argument("--fix", action="store_true", help="let ktlint reformat first")
         if name in ("test", "check"):
             parser.add_argument("--bundle", type=Path, help="the digits' bundle; one is built where not given")
             parser.add_argument("--python", type=Path, help="interpreter with pocketstep; .venv's where not given")
@@ -34,7 +36,7 @@ def _fetch(_: argparse.Namespace) -> None:
 
 def _lint(arguments: argparse.Namespace) -> None:
     _fetch(arguments)
-    linting.lint()
+    linting.lint(arguments.fix)
 
 
 def _compile(arguments: argparse.Namespace) -> None:

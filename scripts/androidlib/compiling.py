@@ -55,7 +55,15 @@ def compile_all() -> None:
         for module in MODULES:
             if not any(path.suffix == ".kt" for path in module.sources(kind)):
                 continue
-            flags = ["-no-stdlib", "-no-reflect", "-jvm-target", "17", "-Werror", "-module-name", f"{module.name}-{kind}"]
+            flags = [
+                "-no-stdlib",
+                "-no-reflect",
+                "-jvm-target",
+                "17",
+                "-Werror",
+                "-module-name",
+                f"{module.name}-{kind}",
+            ]
             if kind == "main":
                 inside = [m.classes() for m in MODULES if m.name in module.needs]
                 flags += ["-Xexplicit-api=strict"] if module.is_library else []

@@ -12,7 +12,11 @@ def lint(fix: bool = False) -> None:
     java = need("java", "openjdk-17-jdk")
     opened = ["--add-opens=java.base/java.lang=ALL-UNNAMED"]
     patterns = ["**/*.kt", "!**/build/**"]
-    run([java, *JAVA_FLAGS, *opened, "-jar", jar("ktlint", "ktlint"), *(["-F"] if fix else []), *patterns], cwd=APP)
+    run(
+        [java, *JAVA_FLAGS, *opened, "-jar", jar("ktlint", "ktlint"), "--log-level=error", *(["-F"] if fix else []),
+         *patterns],
+        cwd=APP,
+    )  # fmt: skip
     run(
         [java, *JAVA_FLAGS, "-jar", jar("detekt", "detekt"), "--build-upon-default-config", "--config", "detekt.yml",
          "--excludes", "**/build/**", "--input", APP],

@@ -9,7 +9,7 @@ from pathlib import Path
 from androidlib.artifacts import LIBRARY, jars
 from androidlib.compiling import MODULES, Module
 from androidlib.executorch import classes as executorch_classes
-from androidlib.native import stand_ins
+from androidlib.native import NATIVE, stand_ins
 from androidlib.paths import BUILD, MISSING, ROOT, need, run, stop
 
 FIXTURES = BUILD / "fixtures"
@@ -30,6 +30,7 @@ def test(bundle: Path | None, python: Path | None, only: list[str]) -> None:
         "pocketstep.bundle": bundle.resolve(),
         "pocketstep.fixtures": FIXTURES,
         "pocketstep.out": FOR_PYTHON,
+        "java.library.path": NATIVE / "executorch",  # where NativeLoader looks for fbjni
         "robolectric.offline": "true",
         "robolectric.dependency.dir": LIBRARY / "robolectric",
         **natives,
@@ -39,7 +40,7 @@ def test(bundle: Path | None, python: Path | None, only: list[str]) -> None:
         if names:
             _junit(each, names, [f"-D{key}={value}" for key, value in properties.items()])
     if not only:
-        _python(interpreter, "check_exchange.py", bundle, FOR_PYTHON)
+        _python(interpreter, "check_exchange.py", bundle, FOR_PYTHON, FIXTURES / "exchange")
 
 
 def make_fixtures(interpreter: Path, bundle: Path) -> None:
@@ -88,5 +89,3 @@ def _junit(module: Module, names: list[str], properties: list[str]) -> None:
          "-cp", ":".join(map(str, path)), "pocketstep.testing.RunTests", *names],
         cwd=BUILD,
     )  # fmt: skip
-
-

@@ -1,4 +1,4 @@
-"""Opens with Python what the Kotlin tests left behind: ``python tests/android/check_exchange.py BUNDLE FOLDER``."""
+"""Opens with Python what the Kotlin tests left behind: ``python tests/android/check_exchange.py BUNDLE FOLDER EXCHANGE``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import numpy as np
 from raw import read_raw
 
 from pocketstep_device import Learner
+from pocketstep_device.fingerprint import same_answers, same_latents
 from pocketstep_device.tensors import read_tensors, write_tensors
 
 
 def main() -> None:
     """Every state in FOLDER: same bytes when written again, same predictions as Kotlin's, taken back, learned again."""
-    bundle, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    bundle, folder, exchange = (Path(argument) for argument in sys.argv[1:])
+    for path in sorted(folder.glob("first-*/*.safetensors")):
+        check_same(path, exchange / path.parent.name.removeprefix("first-") / "first" / path.name)
     told = sorted(folder.glob("*/probabilities.raw"))
     assert told, f"the Kotlin tests left no state in {folder}"
     for path in told:
@@ -28,7 +31,25 @@ def main() -> None:
             assert error < 1e-3, f"{path.parent.name}: probabilities differ by {error}"
             learner.rollback()
             assert learner.update(method="closed-form").accepted
-        print(f"{path.parent.name}: Python opens Kotlin's state, probabilities within {error:.1e}, took it back, learned")
+        print(
+            f"{path.parent.name}: Python opens Kotlin's state, probabilities within {error:.1e}, took it back, learned"
+        )
+
+
+def check_same(kotlin: Path, python: Path) -> None:
+    """What both wrote for the same change: every fact, and every tensor but for the runtime's rounding."""
+    (found, facts), (expected, wanted) = (read_tensors(p.read_bytes(), p.name) for p in (kotlin, python))
+    assert {**facts, "sha256": ""} == {**wanted, "sha256": ""}, f"{kotlin} has other facts than {python}"
+    assert list(found) == list(expected)
+    for name, tensor in found.items():
+        assert tensor.dtype == expected[name].dtype
+        assert tensor.shape == expected[name].shape
+        if not name.startswith("fingerprint."):
+            np.testing.assert_array_equal(tensor, expected[name], name)
+    assert same_latents(found, expected)
+    assert same_answers(found, expected)
+    same = kotlin.read_bytes() == python.read_bytes()
+    print(f"{kotlin.parent.name}: {'the same bytes as' if same else 'agrees with'} Python's")
 
 
 if __name__ == "__main__":

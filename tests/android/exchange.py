@@ -17,13 +17,13 @@ METHODS = ("closed-form", "auto", "replay")
 
 
 def write_exchange(bundle: Path, out: Path) -> None:
-    """Images; ``first``, a state with one more class; for each runtime ``before``, and ``after-METHOD`` with words."""
+    """Images; for each runtime ``first`` (a class more), ``before`` (to be learned), ``after-METHOD``; predictions."""
     train, test = digits()
     write_raw(out / "images" / "train.raw", train)
     write_raw(out / "images" / "test.raw", test)
-    with Learner.open(bundle, out / "first", "litert") as learner:
-        learner.add_class("ç 東 \U0001f600")
     for runtime in ("litert", "executorch"):
+        with Learner.open(bundle, out / runtime / "first", runtime) as learner:
+            learner.add_class("ç 東 \U0001f600")
         before = out / runtime / "before"
         with Learner.open(bundle, before, runtime) as learner:
             write_raw(out / runtime / "before.raw", learner.classify(test).probabilities)

@@ -173,7 +173,11 @@ def states(out: Path) -> Iterator[dict[str, Any]]:
     folder, base = out / "states", out / "states" / "good"
     folder.mkdir()
     store = StateStore(base, "b" * 64)
-    info = {"value": 1, "text": "é\U0001f600\x7f", "numbers": [1, 0.1, 1e-7, 1e22, -2.5e-5, 123456789.125, 1e16, 5e-324]}
+    info = {
+        "value": 1,
+        "text": "é\U0001f600\x7f",
+        "numbers": [1, 0.1, 1e-7, 1e22, -2.5e-5, 123456789.125, 1e16, 5e-324],
+    }
     for version in (1, 2):
         tensors = {"head": np.full((2, 3), version, np.float32), "count": np.array([version], np.int64)}
         store.save(tensors, {**info, "value": version})

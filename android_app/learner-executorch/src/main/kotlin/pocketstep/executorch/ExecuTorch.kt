@@ -11,6 +11,7 @@ import pocketstep.learner.MissingToolException
 import pocketstep.learner.Program
 import pocketstep.learner.Runtime
 import java.io.File
+import java.io.InputStream
 
 /** ExecuTorch with XNNPACK, through `org.pytorch.executorch.Module`. */
 public class ExecuTorch : Runtime {
@@ -22,10 +23,10 @@ public class ExecuTorch : Runtime {
         threads: Int,
     ): Program {
         val path = bundle.filePath(file)?.toFile()
+        checkBeginning(path?.inputStream() ?: bundle.read(file).inputStream(), file)
         val copy = if (path == null) extracted(bundle, file) else null
         try {
             val module = Module.load((path ?: copy)!!.path, Module.LOAD_MODE_MMAP, threads)
-            // A file that is no program is noticed only when a method is loaded, in some versions.
             if (module.methods.isEmpty()) throw BundleException("ExecuTorch finds no method in $file. Build the bundle again")
             return ExecuTorchProgram(module, copy)
         } catch (reason: LinkageError) {
@@ -33,7 +34,20 @@ public class ExecuTorch : Runtime {
             throw MissingToolException("ExecuTorch's native library is not in this app; add its dependency for this device's ABI", reason)
         } catch (reason: RuntimeException) {
             copy?.delete()
-            throw reason as? BundleException ?: BundleException("ExecuTorch cannot load $file: ${reason.message}. Build the bundle again", reason)
+            throw reason as? BundleException
+                ?: BundleException("ExecuTorch cannot load $file: ${reason.message}. Build the bundle again", reason)
+        }
+    }
+
+    /** ExecuTorch ends the whole process on a file that is no program, so its mark is looked for first. */
+    private fun checkBeginning(
+        content: InputStream,
+        file: String,
+    ) {
+        val beginning = ByteArray(MARK_END)
+        val count = content.use { it.read(beginning) }
+        if (count != MARK_END || String(beginning, MARK_START, 2, Charsets.US_ASCII) != "ET") {
+            throw BundleException("ExecuTorch cannot load $file: it is no program. Build the bundle again")
         }
     }
 
@@ -42,6 +56,11 @@ public class ExecuTorch : Runtime {
         bundle: Bundle,
         file: String,
     ): File = File.createTempFile("pocketstep", ".pte").apply { writeBytes(bundle.read(file)) }
+
+    private companion object {
+        const val MARK_START = 4
+        const val MARK_END = 8
+    }
 }
 
 /** Methods take and give tensors by position. */

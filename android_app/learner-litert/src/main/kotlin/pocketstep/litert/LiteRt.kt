@@ -27,7 +27,10 @@ public class LiteRt : Runtime {
             val interpreter = if (path != null) Interpreter(path.toFile(), options) else Interpreter(direct(bundle.read(file)), options)
             return LiteRtProgram(interpreter, bundle.manifest.signatures)
         } catch (reason: UnsatisfiedLinkError) {
-            throw MissingToolException("TensorFlow Lite's native library is not in this app; add its dependency for this device's ABI", reason)
+            throw MissingToolException(
+                "TensorFlow Lite's native library is not in this app; add its dependency for this device's ABI",
+                reason,
+            )
         } catch (reason: IllegalArgumentException) {
             throw BundleException("LiteRT cannot load $file: ${reason.message}. Build the bundle again", reason)
         } catch (reason: IllegalStateException) {

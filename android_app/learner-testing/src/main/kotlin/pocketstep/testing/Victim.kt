@@ -37,7 +37,14 @@ public fun assertSurvivesKills(
 ) {
     val random = Random(SEED)
     val java = File(System.getProperty("java.home"), "bin/java").path
-    val properties = System.getProperties().filterKeys { "$it".startsWith("pocketstep.") }.map { (key, value) -> "-D$key=$value" }
+    val properties =
+        System.getProperties().filterKeys {
+            "$it".startsWith(
+                "pocketstep.",
+            ) || it == "java.library.path"
+        }.map { (key, value) ->
+            "-D$key=$value"
+        }
     val command = listOf(java) + properties + listOf("-cp", System.getProperty("java.class.path"))
     repeat(kills) { round ->
         val arguments = listOf(Victim::class.java.name, runtime.javaClass.name, bundle.toString(), state.toString())

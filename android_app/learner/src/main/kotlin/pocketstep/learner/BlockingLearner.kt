@@ -21,6 +21,8 @@ public class BlockingLearner internal constructor(
     private val guard = ReentrantLock()
     private val manifest = bundle.manifest
     private val slots = manifest.task.slots
+    private val closedForm = ClosedForm(machine)
+    private val fingerprint by lazy { Fingerprint.of(machine) }
     private val cloud = cloudSamples(bundle)
 
     @Volatile private var closing = false
@@ -34,7 +36,8 @@ public class BlockingLearner internal constructor(
             if (closing) throw closed()
             onCheckpoint()
         }
-        adopt(store.load() ?: initialSnapshot(bundle))
+        val initial = initialSnapshot(bundle)
+        adopt(store.load() ?: initial)
     }
 
     /** All classes, the learned ones among them, in the order of their slots. */
@@ -43,21 +46,7 @@ public class BlockingLearner internal constructor(
     /** What is known and stored. */
     public fun status(): Status =
         guarded {
-            val mask = state.values.getValue(MASK).data
-            val samples = state.samples
-            Status(
-                bundle = manifest.name,
-                version = state.version,
-                updates = state.updates,
-                classes = state.classes,
-                notYetLearned = state.classes.filterIndexed { slot, _ -> mask[slot] == 0f },
-                freeSlots = slots - state.classes.size,
-                storedSamples =
-                    state.classes.withIndex().associate { (slot, name) -> name to samples.labels.count { it == slot } },
-                pendingSamples = samples.pending.count { it },
-                canRollBack = state.beforeUpdate != null,
-                notes = store.notes.toList(),
-            )
+            state.status(bundle, store.notes.toList())
         }
 
     /**
@@ -96,10 +85,10 @@ public class BlockingLearner internal constructor(
         }
 
     /**
-     * Stores labelled images as int8 latents, for the next update; every fifth is held back to judge it. The images
-     * themselves are not kept.
+     * Stores labelled images as int8 latents, for the next update; every fifth is held back to judge it. The others join
+     * the closed form's statistics at once. The images themselves are not kept.
      *
-     * @return how many images were stored.
+     * @return how many images were stored: those whose latents the class does not hold yet.
      * @throws InputException for unusable images, or an unknown class.
      */
     public fun observe(
@@ -107,24 +96,36 @@ public class BlockingLearner internal constructor(
         label: String,
     ): Int =
         guarded {
+            val codes = codes(encode(images))
             if (label !in state.classes) {
                 throw InputException(
                     "no class '$label' here; add_class('$label') first. Known: ${state.classes.joinToString(", ")}",
                 )
             }
-            val new = newSamples(encode(images), state.classes.indexOf(label))
-            var chunks = state.chunks + replay.append(new)
-            var samples = state.samples + new
-            if (replay.overLimit(chunks)) {
-                replay.compact(samples, state.version.toLong()).let { (kept, rest) ->
-                    chunks = kept
-                    samples = rest
-                }
-            }
-            save(state.values, samples, state.info + ("chunks" to chunks.map(Chunk::toInfo)))
-            collectGarbage()
-            new.size
+            val slot = state.classes.indexOf(label)
+            val size = codes.size / images.count
+            val unseen = state.samples.unseen(codes, slot)
+            val new = ByteArray(unseen.size * size)
+            unseen.forEachIndexed { index, row -> codes.copyInto(new, index * size, row * size, (row + 1) * size) }
+            val seen = state.samples.where { state.samples.labels[it] == slot && state.samples.pending[it] }.size
+            if (unseen.isNotEmpty()) take(Samples.observed(manifest.latent.shape, slots, new, slot, seen))
+            unseen.size
         }
+
+    /** Stores samples for the next update. */
+    private fun take(new: Samples) {
+        val values = closedForm.observed(state.values, new.select(new.where { !new.heldBack[it] }))
+        var chunks = state.chunks + replay.append(new)
+        var samples = state.samples + new
+        if (replay.overLimit(chunks)) {
+            replay.compact(samples, state.version.toLong()).let { (kept, rest) ->
+                chunks = kept
+                samples = rest
+            }
+        }
+        save(values, samples, state.info + ("chunks" to chunks.map(Chunk::toInfo)))
+        collectGarbage()
+    }
 
     /**
      * Learns what was observed since the last update; keeps the result only when known classes survive it.
@@ -132,7 +133,8 @@ public class BlockingLearner internal constructor(
      * @param method a schedule of the manifest; `auto` takes the best phase on held-back samples.
      * @param onProgress called after every step; an exception raised there cancels the update.
      * @throws InputException if nothing was observed, or the method is unknown.
-     * @throws CheckFailedException if the memory budget was exceeded; the state is as before.
+     * @throws CheckFailedException if memory, disk or battery won't do, by a forecast before it begins; or it took more
+     * memory than its budget. The state is as before.
      */
     @JvmOverloads
     public fun update(
@@ -150,21 +152,28 @@ public class BlockingLearner internal constructor(
                 throw InputException("nothing was observed since the last update; observe labelled images first")
             }
             val known = state.values.getValue(MASK)
-            val mask = known.data.copyOf()
+            val count = state.values.required("count").data
+            val mask = FloatArray(slots) { if (count[it] > 0) 1f else known.data[it] }
             samples.where { samples.pending[it] }.forEach { mask[samples.labels[it]] = 1f }
-            val run =
-                Update(
-                    machine,
-                    state.values + (MASK to FloatTensor(known.shape, mask)),
-                    known,
-                    cloud + samples,
-                    schedule,
-                    method,
-                    Meter(budget),
-                    SplitMix((state.version.toLong() shl Int.SIZE_BITS) xor state.updates.toLong()),
-                    onProgress::onProgress,
-                )
-            val (report, values) = run.run()
+            val all = cloud + samples
+            val phases = schedule.phases.size
+            Forecast
+                .of(manifest, machine.runtimeName, cloud.size, samples.size, phases)
+                .checkRoom(budget, machine.takenMb, store.folder)
+            val (report, values) =
+                machine.withThreads(budget.threads) { program ->
+                    Update(
+                        program,
+                        state.values + (MASK to FloatTensor(known.shape, mask)),
+                        known,
+                        all.select(all.where { mask[all.labels[it]] > 0 }),
+                        schedule,
+                        method,
+                        Meter(budget),
+                        SplitMix((state.version.toLong() shl Int.SIZE_BITS) xor state.updates.toLong()),
+                        onProgress::onProgress,
+                    ).run()
+                }
             if (report.accepted) keepUpdate(values)
             report
         }
@@ -181,14 +190,51 @@ public class BlockingLearner internal constructor(
                     ?: throw StateException("there is no update to roll back; the state is that of the bundle or was rolled back")
             val before = store.loadVersion(version)
             val later = state.samples.select(state.samples.where { state.samples.pending[it] }) // observed since then
-            val earlier = Chunk.listOf(before.info)
-            val samples = replay.load(earlier, before.tensors) + later
-            val chunks = earlier + replay.append(later)
-            val values = state.values.keys.associateWith { before.tensors.getValue(it).toFloats() }
+            val earlier = recovered(before)
+            val chunks = earlier.chunks + replay.append(later)
+            var values = state.values.keys.associateWith { before.tensors.getValue(it).toFloats() }
+            values =
+                if (sameFeatures(values)) {
+                    values + ClosedForm.STATISTICS.filter(values::containsKey).associateWith(state.values::getValue)
+                } else {
+                    closedForm.observed(values, later.select(later.where { !later.heldBack[it] }))
+                }
             val info = before.info + mapOf("classes" to state.classes, "chunks" to chunks.map(Chunk::toInfo))
-            save(values, samples, info - setOf("before_update", "keep"))
+            save(values, earlier.samples + later, info - ROLLBACK)
             collectGarbage()
         }
+
+    /**
+     * Takes a class out: its samples, its part of the closed form's statistics, its place among the answers. Its slot
+     * stays taken and its name known, so that it can be taught again; what gradient steps learned from it stays.
+     *
+     * @throws InputException if there is no such class, or it is the only one.
+     */
+    public fun forget(label: String): Unit =
+        guarded {
+            if (label !in state.classes) {
+                throw InputException("no class '$label' here. Known: ${state.classes.joinToString(", ")}")
+            }
+            val slot = state.classes.indexOf(label)
+            val known = state.values.getValue(MASK)
+            val mask = FloatTensor(known.shape, known.data.copyOf().also { it[slot] = 0f })
+            if (mask.data.all { it == 0f }) {
+                throw InputException("'$label' is the only class that is known; teach another one first")
+            }
+            val samples = state.samples
+            val counted = samples.select(samples.where { samples.labels[it] == slot && !samples.heldBack[it] })
+            val values = closedForm.forgotten(state.values + (MASK to mask), slot, counted)
+            val rest = samples.select(samples.where { samples.labels[it] != slot })
+            val chunks = replay.append(rest)
+            save(values, rest, state.info - ROLLBACK + ("chunks" to chunks.map(Chunk::toInfo)))
+            collectGarbage()
+        }
+
+    /** Whether other values make the same features as the present ones: only heads differ. */
+    private fun sameFeatures(values: Values): Boolean =
+        manifest.state
+            .filter { it.kind == "parameter" && !it.name.startsWith("head.") }
+            .all { values.getValue(it.name).data.contentEquals(state.values.getValue(it.name).data) }
 
     /** Ends what is going on, and lets others use the state. */
     override fun close() {
@@ -211,39 +257,27 @@ public class BlockingLearner internal constructor(
         info: Map<String, Any?>,
     ) {
         if (closing) throw closed()
-        adopt(store.save(values.filterKeys(stateNames::contains).mapValues { Tensor.of(it.value) } + samples.flags(), info))
+        val tensors = manifest.state.associate { it.name to Tensor.of(values.required(it.name)) }
+        adopt(store.save(tensors + samples.flags() + fingerprint, info))
     }
 
-    private val stateNames: Set<String> get() = manifest.state.map { it.name }.toSet()
+    private fun recovered(snapshot: Snapshot): ReplayStore.Recovered {
+        val found = replay.recover(Chunk.listOf(snapshot.info), snapshot.tensors)
+        found.notes.filterNot(store.notes::contains).forEach(store.notes::add)
+        return found
+    }
 
     private fun adopt(snapshot: Snapshot) {
-        state = LearnerState.of(snapshot, manifest, replay)
+        val values = checkedValues(snapshot, manifest, "The saved state in ${store.folder}", asState)
+        val found = recovered(snapshot)
+        val info = snapshot.info + ("chunks" to found.chunks.map(Chunk::toInfo))
+        state = LearnerState(snapshot.version, values, found.samples, found.chunks, info)
     }
 
     private fun collectGarbage() = replay.collectGarbage(store.infos().flatMap(Chunk::listOf))
 
     private fun encode(images: Images): FloatTensor =
         machine.inBatches("encode", emptyMap(), "images", images.rowsFor(manifest.task.input), "latents")
-
-    private fun newSamples(
-        latents: FloatTensor,
-        label: Int,
-    ): Samples {
-        val count = latents.shape[0]
-        val known = state.samples
-        val seen = known.where { known.labels[it] == label && known.pending[it] }.size
-        return Samples(
-            manifest.latent.shape,
-            slots,
-            ByteArray(latents.data.size) { Math.rint(latents.data[it].toDouble()).coerceIn(LOWEST, HIGHEST).toInt().toByte() },
-            IntArray(count) { label },
-            FloatArray(count * slots),
-            BooleanArray(count),
-            BooleanArray(count) { (seen + it) % HELD_BACK_EVERY == HELD_BACK_EVERY - 1 },
-            ByteArray(count) { Samples.DEVICE },
-            BooleanArray(count) { true },
-        )
-    }
 
     private fun <T> guarded(use: () -> T): T =
         guard.withLock {
@@ -256,18 +290,15 @@ public class BlockingLearner internal constructor(
     public companion object {
         private const val MASK = "class_mask"
         private const val LONGEST_NAME = 200
-        private const val LOWEST = -128.0
-        private const val HIGHEST = 127.0
-
-        /** Every fifth observed image judges updates instead of training them. */
-        private const val HELD_BACK_EVERY = 5
+        private val ROLLBACK = setOf("before_update", "keep")
 
         /**
          * Opens a bundle and what the device has learned with it.
          *
          * @param bundle a folder or a zip.
          * @param state folder for what is learned; made when missing.
-         * @throws BundleException for a missing, incomplete, damaged or newer bundle.
+         * @throws BundleException for a missing, incomplete, damaged, newer or untrusted bundle, or one of a lower release than
+         * this state has had.
          * @throws StateException if the state belongs to another bundle, is damaged, or is in use.
          * @throws MissingToolException if the runtime's native library is not there.
          */
@@ -278,26 +309,6 @@ public class BlockingLearner internal constructor(
             state: Path,
             runtime: Runtime,
             options: Options = Options(),
-        ): BlockingLearner {
-            val opened = Bundle.open(bundle)
-            val machine = Machine(opened.manifest, openProgram(opened, runtime, options.threads))
-            var lock: Closeable? = null
-            try {
-                lock = FolderLock(state)
-                val store = StateStore(state, opened.digest)
-                val manifest = opened.manifest
-                val replay = ReplayStore(state, manifest.latent.shape, manifest.task.slots, options.storeBytes)
-                return BlockingLearner(opened, store, replay, lock, machine)
-            } catch (reason: Throwable) {
-                lock?.close()
-                machine.close()
-                throw reason
-            }
-        }
+        ): BlockingLearner = openLearner(bundle, state, runtime, options)
     }
-}
-
-/** Hears of every training step, on the thread that trains. */
-public fun interface ProgressListener {
-    public fun onProgress(progress: Progress)
 }

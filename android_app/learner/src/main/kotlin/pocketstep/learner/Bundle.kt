@@ -21,6 +21,8 @@ public class Bundle private constructor(
     public val manifest: Manifest,
     /** SHA-256 of `manifest.json`, 64 hex digits: the bundle's identity, since it covers all files. */
     public val digest: String,
+    /** The trusted key (hex digits) that signed it; null where no key was asked for. */
+    public val signedBy: String?,
 ) {
     /**
      * The content of one file that the manifest lists, checked against its digest once more.
@@ -83,16 +85,23 @@ public class Bundle private constructor(
         /**
          * Opens a folder or zip and checks all of it.
          *
+         * @param trustedKeys ed25519 public keys, 64 hex digits each: one of them must have signed the manifest, which
+         * is checked before the manifest is parsed. Null asks for no signature.
          * @throws BundleException if it is not there, no bundle, cut, changed (the message names the file), holds
-         * links, or was made by a newer pocketstep.
+         * links, was made by a newer pocketstep, or is not signed by a trusted key.
          */
         @JvmStatic
-        public fun open(path: Path): Bundle {
+        @JvmOverloads
+        public fun open(
+            path: Path,
+            trustedKeys: List<String>? = null,
+        ): Bundle {
             val source = openSource(path)
             val data = readManifest(source)
+            val signedBy = trustedKeys?.let { checkSignature(data, readSignature(source), it, path) }
             val manifest = Manifest.parse(data)
             source.checkLayout(manifest)
-            val bundle = Bundle(path, source, manifest, sha256().digest(data).hex())
+            val bundle = Bundle(path, source, manifest, sha256().digest(data).hex(), signedBy)
             manifest.files.keys.forEach { bundle.copy(it, null) }
             return bundle
         }

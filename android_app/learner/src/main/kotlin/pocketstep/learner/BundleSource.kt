@@ -13,6 +13,9 @@ private const val DIGEST_BYTES = 65 // 64 hex digits and a newline
 internal interface BundleSource {
     val path: Path
 
+    /** Whether there is anything of that name. */
+    fun has(name: String): Boolean
+
     /** Opens a file for as long as [use] takes, and tells its real size in bytes. */
     fun <T> stream(
         name: String,
@@ -29,6 +32,8 @@ internal interface BundleSource {
 private class FolderSource(
     override val path: Path,
 ) : BundleSource {
+    override fun has(name: String): Boolean = Files.exists(path.resolve(name), LinkOption.NOFOLLOW_LINKS)
+
     override fun <T> stream(
         name: String,
         use: (InputStream, Long) -> T,
@@ -62,6 +67,8 @@ private class FolderSource(
 private class ZipSource(
     override val path: Path,
 ) : BundleSource {
+    override fun has(name: String): Boolean = intact { StoredZip.entries(path).any { it.name == name } }
+
     override fun <T> stream(
         name: String,
         use: (InputStream, Long) -> T,
@@ -81,7 +88,9 @@ private class ZipSource(
     override fun checkLayout(manifest: Manifest) {
         val found = intact { StoredZip.entries(path) }
         val names = found.map { it.name }
-        val wanted = manifest.files.keys + setOf(Manifest.FILE, Manifest.DIGEST_FILE)
+        val wanted =
+            manifest.files.keys + (Manifest.OWN_FILES - Manifest.SIGNATURE_FILE) +
+                (setOf(Manifest.SIGNATURE_FILE) intersect names.toSet())
         val wrong = ((wanted - names.toSet()) + (names.toSet() - wanted)).sortedWith(codePointOrder)
         if (wrong.isNotEmpty() || names.size != wanted.size) {
             val what = wrong.firstOrNull() ?: "a file twice"
@@ -144,6 +153,20 @@ internal fun readManifest(source: BundleSource): ByteArray {
         )
     }
     return data
+}
+
+/** The bytes of `signature.ed25519`; null where there is none. */
+internal fun readSignature(source: BundleSource): ByteArray? {
+    if (!source.has(Manifest.SIGNATURE_FILE)) return null
+    return source.stream(Manifest.SIGNATURE_FILE) { file, size ->
+        if (size != Ed25519.SIGNATURE_BYTES.toLong()) {
+            throw BundleException(
+                "${Manifest.SIGNATURE_FILE} of ${source.path} has $size bytes, and a signature has " +
+                    "${Ed25519.SIGNATURE_BYTES}: it was cut or changed. Fetch the bundle again.",
+            )
+        }
+        file.readAtMost(size.toInt())
+    }
 }
 
 /** At most [most] bytes; `InputStream.readNBytes` is not on every Android. */

@@ -36,7 +36,7 @@ public object Golden {
         bundle: Bundle,
         runtime: Runtime,
         threads: Int = 2,
-    ): List<CallReport> = Machine(bundle.manifest, openProgram(bundle, runtime, threads)).use { replay(bundle, it) }
+    ): List<CallReport> = Machine(bundle, runtime, threads).use { replay(bundle, it) }
 
     internal fun replay(
         bundle: Bundle,

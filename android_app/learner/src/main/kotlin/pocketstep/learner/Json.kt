@@ -47,10 +47,22 @@ internal object Json {
         style: Style,
     ) {
         when (value) {
-            null -> out.append("null")
-            is Boolean, is Int, is Long, is BigInteger -> out.append(value)
-            is Double -> out.append(pythonFloat(value))
-            is String -> writeText(value, out, style.ascii)
+            null -> {
+                out.append("null")
+            }
+
+            is Boolean, is Int, is Long, is BigInteger -> {
+                out.append(value)
+            }
+
+            is Double -> {
+                out.append(pythonFloat(value))
+            }
+
+            is String -> {
+                writeText(value, out, style.ascii)
+            }
+
             is List<*> -> {
                 out.append('[')
                 value.forEachIndexed { index, item ->
@@ -59,8 +71,14 @@ internal object Json {
                 }
                 out.append(']')
             }
-            is Map<*, *> -> writeObject(value, out, style)
-            else -> throw InputException("The info of a state must be finite JSON ($value); leave that value out.")
+
+            is Map<*, *> -> {
+                writeObject(value, out, style)
+            }
+
+            else -> {
+                throw InputException("The info of a state must be finite JSON ($value); leave that value out.")
+            }
         }
     }
 

@@ -59,6 +59,9 @@ public class Learner internal constructor(
     /** See [BlockingLearner.rollback]. */
     public suspend fun rollback(): Unit = exclusively { rollback() }
 
+    /** See [BlockingLearner.forget]. */
+    public suspend fun forget(label: String): Unit = exclusively { forget(label) }
+
     /** Ends what is going on, and lets others use the state. */
     override fun close(): Unit = inner.close()
 

@@ -6,9 +6,30 @@ internal typealias Values = Map<String, FloatTensor>
 
 /** Runs a bundle's signatures by the names of the manifest, a batch at a time; the only place that pads. */
 internal class Machine(
-    val manifest: Manifest,
-    private val program: Program,
+    private val bundle: Bundle,
+    private val runtime: Runtime,
+    private val threads: Int,
 ) : Closeable {
+    val manifest: Manifest = bundle.manifest
+    val runtimeName: String get() = runtime.name
+    private val idle = residentMb()
+    private val program = openProgram(bundle, runtime, threads)
+
+    /** Resident memory that this process took since it opened the program, MiB; 0 where the system does not tell. */
+    val takenMb: Double get() = maxOf(0.0, residentMb() - idle)
+
+    /** Uses the same program with another number of threads, opened once more where it differs; null for these. */
+    fun <T> withThreads(
+        wanted: Int?,
+        use: (Machine) -> T,
+    ): T {
+        if (wanted == null || wanted == threads) return use(this)
+        return Machine(bundle, runtime, wanted).use { other ->
+            other.checkpoint = checkpoint
+            use(other)
+        }
+    }
+
     /** Called before every call of the program; an exception raised there cancels what is going on. */
     var checkpoint: () -> Unit = {}
 

@@ -9,6 +9,8 @@ public class Manifest internal constructor(
     public val version: Int,
     public val name: String,
     public val producer: String,
+    /** Counts up with what is published for the same devices, which refuse a lower one; 0: not numbered. */
+    public val release: Long,
     public val task: Task,
     public val latent: Latent,
     public val plan: Plan,
@@ -25,9 +27,13 @@ public class Manifest internal constructor(
         internal const val VERSION = 1
         internal const val FILE = "manifest.json"
         internal const val DIGEST_FILE = "manifest.sha256"
+        internal const val SIGNATURE_FILE = "signature.ed25519"
 
-        /** Largest manifest that is read, in bytes. */
-        internal const val MAX_BYTES = 16 * 1024 * 1024
+        /** What lies beside the files that a manifest lists. */
+        internal val OWN_FILES = setOf(FILE, DIGEST_FILE, SIGNATURE_FILE)
+
+        /** Largest manifest that is read, in bytes: parsed, hostile JSON takes some twenty times as much memory. */
+        internal const val MAX_BYTES = 4 * 1024 * 1024
 
         /**
          * Reads and checks a manifest.
@@ -113,9 +119,10 @@ public class Hyper internal constructor(
     public val meaning: String,
 )
 
-/** When an update is kept: old classes' held-back accuracy (0 to 1) may fall by at most this much. */
+/** When an update is kept: how far held-back accuracy (0 to 1) may fall, of old classes together and of any one. */
 public class Accept internal constructor(
     public val maxOldLoss: Double,
+    public val maxClassLoss: Double,
 )
 
 /** What one kind of update does: phases in order, each with a `kind`. */

@@ -1,5 +1,6 @@
 package pocketstep.learner
 
+private const val MAX_RELEASE = 1L shl 53
 private const val MAX_SLOTS = 100_000
 private const val MAX_BATCH = 65_536
 private const val MAX_RANK = 5
@@ -23,6 +24,7 @@ internal fun isPlainPath(path: String): Boolean =
 internal fun checkManifest(manifest: Manifest) {
     if (manifest.version != Manifest.VERSION) failManifest("version", "must be ${Manifest.VERSION}")
     checkName(manifest.name, "name")
+    if (manifest.release !in 0..MAX_RELEASE) failManifest("release", "must be 0 to $MAX_RELEASE")
     checkTask(manifest.task)
     checkShape(manifest.latent.shape, "latent.shape", IMAGE_RANK)
     checkUnique(manifest.plan.parameters.map { it.name }, "plan.parameters")
@@ -83,7 +85,8 @@ private fun checkSignature(
 
 private fun checkSchedules(schedules: Map<String, Schedule>) {
     schedules.forEach { (name, schedule) ->
-        if (schedule.accept.maxOldLoss < 0) failManifest("schedules.$name.accept.max_old_loss", "must be at least 0")
+        val limits = mapOf("max_old_loss" to schedule.accept.maxOldLoss, "max_class_loss" to schedule.accept.maxClassLoss)
+        limits.forEach { (field, limit) -> if (limit < 0) failManifest("schedules.$name.accept.$field", "must be at least 0") }
         schedule.phases.forEachIndexed { index, phase ->
             if (phase.values["kind"] !is String) {
                 failManifest("schedules.$name.phases[$index].kind", "is missing or no text")
@@ -96,7 +99,7 @@ private fun checkFiles(manifest: Manifest) {
     val files = manifest.files
     files.forEach { (path, entry) ->
         val where = "files[${quoted(path.first(MAX_MANIFEST_NAME))}]"
-        if (!isPlainPath(path) || path.lowercase() in listOf(Manifest.FILE, Manifest.DIGEST_FILE)) {
+        if (!isPlainPath(path) || path.lowercase() in Manifest.OWN_FILES) {
             failManifest(
                 where,
                 "must be a relative path of letters, digits, '.', '_', '-' and '/', and not the manifest's",

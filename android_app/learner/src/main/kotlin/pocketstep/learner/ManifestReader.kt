@@ -98,7 +98,6 @@ private class Node(
         return value as String
     }
 
-
     fun phaseValue(): Any {
         if (value is List<*>) {
             return value.map { scalar(it) ?: failManifest(path, "has a type that does not belong there") }
@@ -123,14 +122,28 @@ private class Node(
 private fun manifest(node: Node): Manifest {
     val top =
         node.fields(
-            "format", "version", "name", "producer", "task", "latent", "plan", "signatures", "state", "hyper",
-            "schedules", "cost", "runtimes", "files",
+            "format",
+            "version",
+            "name",
+            "producer",
+            "release",
+            "task",
+            "latent",
+            "plan",
+            "signatures",
+            "state",
+            "hyper",
+            "schedules",
+            "cost",
+            "runtimes",
+            "files",
         )
     top.getValue("format").text()
     return Manifest(
         version = top.getValue("version").whole().clamped(),
         name = top.getValue("name").text(),
         producer = top.getValue("producer").text(),
+        release = top.getValue("release").whole(),
         task = task(top.getValue("task")),
         latent =
             top.getValue("latent").fields("shape", "dtype").let {
@@ -223,10 +236,13 @@ private fun hyper(node: Node): Hyper {
 
 private fun schedule(node: Node): Schedule {
     val fields = node.fields("meaning", "phases", "accept")
+    val meaning = fields.getValue("meaning").text()
+    val phases = fields.getValue("phases").list { Phase(it.map { value -> value.phaseValue() }) }
+    val accept = fields.getValue("accept").fields("max_old_loss", "max_class_loss")
     return Schedule(
-        fields.getValue("meaning").text(),
-        fields.getValue("phases").list { Phase(it.map { value -> value.phaseValue() }) },
-        Accept(fields.getValue("accept").fields("max_old_loss").getValue("max_old_loss").number()),
+        meaning,
+        phases,
+        Accept(accept.getValue("max_old_loss").number(), accept.getValue("max_class_loss").number()),
     )
 }
 

@@ -2,7 +2,8 @@ package pocketstep.learner
 
 /**
  * One phase of a schedule: texts, numbers, truths, and lists of these, by key. The keys that an update understands are
- * the properties below; what a phase does with them is in `Phases.kt`.
+ * the properties below; what a phase does with them is in `Phases.kt` and
+ * `Trainer.kt`.
  */
 public class Phase internal constructor(
     internal val values: Map<String, Any?>,
@@ -14,8 +15,15 @@ public class Phase internal constructor(
     internal val rows: String get() = required("rows").let(::text)
     internal val epochs: Int get() = number("epochs").toInt()
     internal val learningRate: Double get() = number("learning_rate")
-    internal val freeze: Double get() = if ("freeze" in values) number("freeze") else 0.0
-    internal val shrinkage: Double get() = number("shrinkage")
+    internal val freeze: Double get() = hyper("freeze") ?: 0.0
+    internal val freezeByLayer: Boolean get() = isTrue("freeze_by_layer")
+    internal val channels: Double get() = hyper("channels") ?: 1.0
+    internal val maxSteps: Int? get() = hyper("max_steps")?.toInt()
+    internal val checks: Int get() = hyper("checks")?.toInt() ?: 0
+    internal val balanced: Boolean get() = "balanced" !in values || isTrue("balanced")
+    internal val project: String? get() = if (isTrue("project")) text(required("project")) else null
+
+    internal fun rowsOr(default: String): String = values["rows"]?.let(::text) ?: default
 
     /** The value of a hyper-parameter, where the phase sets one. */
     internal fun hyper(name: String): Double? = if (name in values) number(name) else null

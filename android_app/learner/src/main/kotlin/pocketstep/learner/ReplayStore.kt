@@ -1,6 +1,7 @@
 package pocketstep.learner
 
 import java.io.IOException
+import java.nio.file.AccessDeniedException
 import java.nio.file.Files
 import java.nio.file.Path
 
@@ -39,10 +40,15 @@ internal data class Chunk(
             return Chunk(name, sha256, count.toInt())
         }
 
-        private fun damaged() =
-            StateException("The saved state names its samples wrongly: it was damaged. Restore it from a copy.")
+        private fun damaged() = StateException("The saved state names its samples wrongly: it was damaged. Restore it from a copy.")
     }
 }
+
+/** Samples that [ReplayStore.recover] can do without. */
+private class DamagedChunkException(
+    message: String,
+    cause: Throwable? = null,
+) : StateException(message, cause)
 
 /**
  * The device's samples in one folder: int8 latents with labels and targets, in immutable files named after their digest.
@@ -74,20 +80,42 @@ internal class ReplayStore(
         return listOf(chunk)
     }
 
-    /** Reads the samples of a snapshot: its chunks in its order, and its tensors, of which the flags are read. */
-    fun load(
+    /** What [recover] found: intact chunks, their samples, and a sentence for the user about each of the others. */
+    class Recovered(
+        val chunks: List<Chunk>,
+        val samples: Samples,
+        val notes: List<String>,
+    )
+
+    /**
+     * Reads the samples of a snapshot, its chunks in its order; does without chunks that are missing or damaged.
+     *
+     * @throws StateException if a chunk is there and may not be read, was written by another version of pocketstep or
+     * for another bundle, or the flags don't belong to the chunks.
+     */
+    fun recover(
         chunks: List<Chunk>,
         tensors: Map<String, Tensor>,
-    ): Samples {
+    ): Recovered {
         val count = chunks.sumOf { it.count }
         val pending = flag(tensors, "samples.pending", count)
         val heldBack = flag(tensors, "samples.held_back", count)
-        var all = Samples.empty(latentShape, slots)
+        val intact = ArrayList<Chunk>()
+        val parts = ArrayList<Samples>()
+        val notes = ArrayList<String>()
+        var start = 0
         for (chunk in chunks) {
-            val end = all.size + chunk.count
-            all += loadChunk(chunk, heldBack.copyOfRange(all.size, end), pending.copyOfRange(all.size, end))
+            val end = start + chunk.count
+            try {
+                parts.add(loadChunk(chunk, heldBack.copyOfRange(start, end), pending.copyOfRange(start, end)))
+                intact.add(chunk)
+            } catch (problem: DamagedChunkException) {
+                if (problem.cause is AccessDeniedException) throw problem // it may be intact: not given up
+                notes.add("${problem.message} ${chunk.count} samples are gone; what was learned from them stays.")
+            }
+            start = end
         }
-        return all
+        return Recovered(intact, Samples.join(latentShape, slots, parts), notes)
     }
 
     /** Whether chunks take more than the limit on the disk, so that [compact] is due. */
@@ -102,8 +130,9 @@ internal class ReplayStore(
         }
 
     /**
-     * Keeps what fits into three quarters of the limit and writes it as one new chunk. Pending samples stay first;
-     * otherwise classes get equal shares as far as they have samples, and a class keeps its share of held-back ones.
+     * Keeps what fits into three quarters of the limit and writes it as one new chunk. Classes get equal shares as far
+     * as they have samples, so that one that floods the store displaces no other; within a class pending samples stay
+     * first, and the rest is chosen at random, with the share of held-back samples unchanged.
      *
      * @return the new chunks and the samples that are kept, in their old order.
      */
@@ -161,9 +190,9 @@ internal class ReplayStore(
     ): Samples {
         val path = folder.resolve(chunk.name)
         val what = "The samples in $path"
-        val data = readRegular(path, chunk.count * bytesOf(true) + OVERHEAD, what)
+        val data = readRegular(path, chunk.count * bytesOf(true) + OVERHEAD, what, ::DamagedChunkException)
         if (sha256().digest(data).hex() != chunk.sha256) {
-            throw StateException("$what are damaged: their digest differs. Restore the folder from a copy.")
+            throw DamagedChunkException("$what are damaged: their digest differs. Restore the folder from a copy.")
         }
         val file = Safetensors.read(data, what, asState)
         if (file.metadata != METADATA) {
@@ -229,7 +258,7 @@ internal class ReplayStore(
     }
 }
 
-/** Indices of all samples, the ones to keep first: pending ones, then rank by rank in every class. */
+/** Indices of all samples, the ones to keep first: rank by rank in every class, pending ones before others. */
 private fun byPriority(
     samples: Samples,
     random: SplitMix,
@@ -242,8 +271,8 @@ private fun byPriority(
             .sortedWith(compareBy({ !samples.pending[it] }, { spread.getValue(it) }))
             .forEachIndexed { rank, index -> ranks[index] = rank }
     }
-    val ties = permutation(samples.size, random)
-    return (0 until samples.size).sortedWith(compareBy({ !samples.pending[it] }, { ranks[it] }, { ties[it] }))
+    val ties = random.permutation(samples.size)
+    return (0 until samples.size).sortedWith(compareBy({ ranks[it] }, { !samples.pending[it] }, { ties[it] }))
 }
 
 /** A random place in 0 to 1 for each sample of a class, so that any prefix has its share held back. */
@@ -254,20 +283,8 @@ private fun spread(
 ): Map<Int, Double> {
     val places = HashMap<Int, Double>()
     for (group in listOf(members.filter { heldBack[it] }, members.filterNot { heldBack[it] })) {
-        val order = permutation(group.size, random)
+        val order = random.permutation(group.size)
         group.forEachIndexed { index, member -> places[member] = (order[index] + 0.5) / group.size }
     }
     return places
-}
-
-private fun permutation(
-    count: Int,
-    random: SplitMix,
-): IntArray {
-    val result = IntArray(count) { it }
-    for (last in count - 1 downTo 1) {
-        val other = random.below(last + 1)
-        result[last] = result[other].also { result[other] = result[last] }
-    }
-    return result
 }

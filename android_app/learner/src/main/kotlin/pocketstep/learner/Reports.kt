@@ -34,6 +34,7 @@ public class PhaseReport internal constructor(
  * @property reason one sentence.
  * @property oldBefore accuracy on what was known, before the update; [oldAccuracy] and [newAccuracy] after it.
  * @property peakMemoryMb resident memory above where the update began, MiB.
+ * @property stopped what ended the training steps early: `time`, `battery`, or empty.
  */
 public class UpdateReport internal constructor(
     public val accepted: Boolean,
@@ -46,11 +47,14 @@ public class UpdateReport internal constructor(
     public val seconds: Double,
     public val peakMemoryMb: Double,
     public val phases: List<PhaseReport>,
+    public val stopped: String,
 )
 
 /** What is known and stored. */
 public class Status internal constructor(
     public val bundle: String,
+    public val release: Long,
+    public val signedBy: String?,
     public val version: Int,
     public val updates: Int,
     public val classes: List<String>,
@@ -61,3 +65,8 @@ public class Status internal constructor(
     public val canRollBack: Boolean,
     public val notes: List<String>,
 )
+
+/** Hears of every training step, on the thread that trains. */
+public fun interface ProgressListener {
+    public fun onProgress(progress: Progress)
+}

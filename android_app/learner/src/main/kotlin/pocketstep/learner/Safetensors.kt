@@ -17,7 +17,7 @@ internal class TensorFile(
  */
 internal object Safetensors {
     /** Longest header that is read or written, in bytes. */
-    const val MAX_HEADER = 16 * 1024 * 1024
+    const val MAX_HEADER = 4 * 1024 * 1024
     private const val METADATA = "__metadata__"
     private const val MAX_NAME = 512
     private const val MAX_RANK = 32

@@ -1,5 +1,8 @@
 package pocketstep.learner
 
+import java.nio.ByteBuffer
+import java.nio.FloatBuffer
+
 /**
  * Samples that an update learns from, as parallel arrays of one length.
  *
@@ -62,26 +65,30 @@ internal class Samples(
             BooleanArray(rows.size) { pending[rows[it]] },
         )
 
-    operator fun plus(other: Samples): Samples =
-        Samples(
-            latentShape,
-            slots,
-            latents + other.latents,
-            labels + other.labels,
-            softTargets + other.softTargets,
-            hasSoft + other.hasSoft,
-            heldBack + other.heldBack,
-            origin + other.origin,
-            pending + other.pending,
-        )
+    operator fun plus(other: Samples): Samples = join(latentShape, slots, listOf(this, other))
+
+    /**
+     * Which of [codes], latents one after the other, the class does not hold yet: of equal ones the first. A duplicate
+     * teaches nothing, and one that is trained on while its twin is held back deceives the check.
+     */
+    fun unseen(
+        codes: ByteArray,
+        label: Int,
+    ): IntArray {
+        fun latent(
+            all: ByteArray,
+            row: Int,
+        ) = ByteBuffer.wrap(all, row * latentSize, latentSize).slice()
+
+        val known = where { labels[it] == label }.mapTo(HashSet()) { latent(latents, it) }
+        return (0 until codes.size / latentSize).filter { known.add(latent(codes, it)) }.toIntArray()
+    }
 
     /** The same samples, none of them waiting for its first update. */
-    fun settled(): Samples =
-        Samples(latentShape, slots, latents, labels, softTargets, hasSoft, heldBack, origin, BooleanArray(size))
+    fun settled(): Samples = Samples(latentShape, slots, latents, labels, softTargets, hasSoft, heldBack, origin, BooleanArray(size))
 
     /** What a snapshot keeps of the samples, as its tensors: what an update changes about them. */
-    fun flags(): Map<String, Tensor> =
-        mapOf("samples.pending" to Tensor.of(pending), "samples.held_back" to Tensor.of(heldBack))
+    fun flags(): Map<String, Tensor> = mapOf("samples.pending" to Tensor.of(pending), "samples.held_back" to Tensor.of(heldBack))
 
     private fun IntArray.copyRows(
         from: Any,
@@ -92,6 +99,53 @@ internal class Samples(
     companion object {
         const val CLOUD: Byte = 0
         const val DEVICE: Byte = 1
+
+        /** Every fifth observed image judges updates instead of training them. */
+        private const val HELD_BACK_EVERY = 5
+
+        /** All parts one after the other. */
+        fun join(
+            latentShape: List<Int>,
+            slots: Int,
+            parts: List<Samples>,
+        ): Samples {
+            fun booleans(of: (Samples) -> BooleanArray) = parts.flatMap { of(it).asList() }.toBooleanArray()
+            val latents = ByteBuffer.allocate(parts.sumOf { it.latents.size }).apply { parts.forEach { put(it.latents) } }
+            val soft = FloatBuffer.allocate(parts.sumOf { it.softTargets.size }).apply { parts.forEach { put(it.softTargets) } }
+            return Samples(
+                latentShape,
+                slots,
+                latents.array(),
+                parts.flatMap { it.labels.asList() }.toIntArray(),
+                soft.array(),
+                booleans { it.hasSoft },
+                booleans { it.heldBack },
+                parts.flatMap { it.origin.asList() }.toByteArray(),
+                booleans { it.pending },
+            )
+        }
+
+        /** What a device observed of one class, which has [seen] pending samples already: every fifth is held back. */
+        fun observed(
+            latentShape: List<Int>,
+            slots: Int,
+            codes: ByteArray,
+            label: Int,
+            seen: Int,
+        ): Samples {
+            val count = codes.size / latentShape.fold(1) { product, it -> product * it }
+            return Samples(
+                latentShape,
+                slots,
+                codes,
+                IntArray(count) { label },
+                FloatArray(count * slots),
+                BooleanArray(count),
+                BooleanArray(count) { (seen + it) % HELD_BACK_EVERY == HELD_BACK_EVERY - 1 },
+                ByteArray(count) { DEVICE },
+                BooleanArray(count) { true },
+            )
+        }
 
         fun empty(
             latentShape: List<Int>,

@@ -1,6 +1,7 @@
 package pocketstep.learner
 
 import java.io.IOException
+import java.nio.file.AccessDeniedException
 import java.nio.file.Files
 import java.nio.file.Path
 import kotlin.streams.toList
@@ -10,6 +11,7 @@ internal class Snapshot(
     val version: Int,
     val tensors: Map<String, Tensor>,
     val info: Map<String, Any?>,
+    val bundle: String,
 )
 
 /** A snapshot that an older one can stand in for. */
@@ -25,7 +27,7 @@ private val asDamaged: Failure = ::DamagedException
  * Python device package reads and writes too. Hold the folder's [FolderLock] while using it.
  */
 internal class StateStore(
-    private val folder: Path,
+    val folder: Path,
     private val bundleId: String,
 ) {
     /** What went wrong without stopping anything, in sentences for the user. */
@@ -52,6 +54,7 @@ internal class StateStore(
             try {
                 return loadVersion(version).also { good = version }
             } catch (problem: DamagedException) {
+                if (problem.cause is AccessDeniedException) throw StateException(problem.message!!, problem) // maybe intact
                 notes.add("${problem.message} An older state is used instead.")
             }
         }
@@ -63,14 +66,17 @@ internal class StateStore(
     }
 
     /** One snapshot by its number, checked. */
-    fun loadVersion(version: Int): Snapshot {
+    fun loadVersion(
+        version: Int,
+        anyBundle: Boolean = false,
+    ): Snapshot {
         val path = pathOf(version)
         val file = Safetensors.read(readRegular(path, null, "The saved state $path", asDamaged), "The saved state $path", asDamaged)
         val metadata = file.metadata - DIGEST
         if (file.metadata[DIGEST].orEmpty() != digestOf(file.tensors, metadata)) {
             throw DamagedException("The saved state $path is damaged: its digest differs.")
         }
-        checkOrigin(path, metadata)
+        checkOrigin(path, metadata, anyBundle)
         if (metadata["snapshot"] != version.toString()) {
             throw DamagedException("The saved state $path was renamed: it is number ${metadata["snapshot"]}.")
         }
@@ -78,14 +84,21 @@ internal class StateStore(
         if (info !is Map<*, *>) {
             throw DamagedException("The saved state $path is damaged: its info is no JSON object.")
         }
-        return Snapshot(version, file.tensors, info.entries.associate { (key, value) -> key as String to value })
+        return Snapshot(
+            version,
+            file.tensors,
+            info.entries.associate { (key, value) ->
+                key as String to value
+            },
+            metadata.getValue("bundle"),
+        )
     }
 
-    /** The info of every intact snapshot: what they refer to must not be removed. */
+    /** The info of every intact snapshot, whatever its bundle: what they refer to must not be removed. */
     fun infos(): List<Map<String, Any?>> =
         versions().mapNotNull {
             try {
-                loadVersion(it).info
+                loadVersion(it, anyBundle = true).info
             } catch (_: DamagedException) {
                 null
             }
@@ -113,12 +126,13 @@ internal class StateStore(
         val before = good ?: versions.maxOrNull() ?: 0
         good = version
         remove(versions.toSet() - keep - before)
-        return Snapshot(version, tensors, info)
+        return Snapshot(version, tensors, info, bundleId)
     }
 
     private fun checkOrigin(
         path: Path,
         metadata: Map<String, String>,
+        anyBundle: Boolean,
     ) {
         val version = metadata["version"].orEmpty()
         if (metadata["format"] != FORMAT || !NUMBER.matches(version)) {
@@ -127,10 +141,12 @@ internal class StateStore(
         if (version.toInt() > VERSION) {
             throw StateException("$path was saved by a newer pocketstep. Update pocketstep-device.")
         }
-        if (metadata["bundle"] != bundleId) {
+        val origin = metadata["bundle"]
+        if (origin == null) throw DamagedException("The saved state $path is damaged: it does not name its bundle.")
+        if (origin != bundleId && !anyBundle) {
             throw StateException(
-                "The saved state $path belongs to another bundle. " +
-                    "Open that bundle, or choose another state folder for this one.",
+                "The saved state $path belongs to another bundle. Open that bundle, let this one adopt the state " +
+                    "('pocketstep-device adopt'), or choose another state folder for it.",
             )
         }
     }

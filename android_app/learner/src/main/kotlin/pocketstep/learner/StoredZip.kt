@@ -32,7 +32,7 @@ internal object StoredZip {
         val isPlainFile: Boolean get() = (attributes ushr UNIX_SHIFT and KIND_MASK) in listOf(0L, REGULAR_FILE)
     }
 
-    fun entries(path: Path): List<Entry> = FileChannel.open(path, StandardOpenOption.READ).use(::directory)
+    fun entries(path: Path): List<Entry> = FileChannel.open(path, StandardOpenOption.READ).use { directory(it, path) }
 
     /** An entry's content; its end raises `IOException` if the checksum differs. */
     fun open(
@@ -59,16 +59,31 @@ internal object StoredZip {
         }
     }
 
-    private fun directory(channel: FileChannel): List<Entry> {
-        val tailBytes = minOf(channel.size(), END_BYTES + MAX_COMMENT).toInt()
+    /** The end of the directory must be the file's last bytes: then there is only one, and it is small. */
+    private fun directory(
+        channel: FileChannel,
+        path: Path,
+    ): List<Entry> {
+        val tailBytes = minOf(channel.size(), (END_BYTES + LOCATOR_BYTES).toLong()).toInt()
         val tail = channel.part(channel.size() - tailBytes, tailBytes)
-        val at =
-            (tailBytes - END_BYTES.toInt() downTo 0).firstOrNull { tail.getInt(it) == END_MAGIC }
-                ?: throw IOException("it has no end of a zip's directory")
+        val at = tailBytes - END_BYTES
+        if (at < 0 || tail.getInt(at) != END_MAGIC || tail.unsignedShort(at + 20) != 0) {
+            throw BundleException("$path is no intact zip, or has a comment. Fetch the bundle again.")
+        }
+        if (at == LOCATOR_BYTES && tail.getInt(0) == LOCATOR_MAGIC) {
+            throw BundleException("$path is a zip of the 64-bit kind. Zip the bundle again without that.")
+        }
         val count = tail.unsignedShort(at + 10)
         val size = tail.unsignedInt(at + 12)
+        val disks = tail.getInt(at + 4)
+        if (disks != 0 || tail.unsignedShort(at + 8) != count || count > MAX_FILES || size > MAX_DIRECTORY) {
+            throw BundleException(
+                "$path claims $count files and $size bytes of names; at most $MAX_FILES and $MAX_DIRECTORY are " +
+                    "read. Fetch the bundle again.",
+            )
+        }
         val claimed = tail.unsignedInt(at + 16)
-        val start = channel.size() - tailBytes + at - size
+        val start = channel.size() - END_BYTES - size
         val before = start - claimed // bytes in front of the archive
         if (start < 0 || before < 0) throw IOException("its directory lies outside of it")
         val bytes = channel.part(start, size.toInt())
@@ -159,8 +174,11 @@ internal object StoredZip {
     private const val END_MAGIC = 0x06054b50
     private const val CENTRAL_MAGIC = 0x02014b50
     private const val LOCAL_MAGIC = 0x04034b50
-    private const val END_BYTES = 22L
-    private const val MAX_COMMENT = 65_535L
+    private const val LOCATOR_MAGIC = 0x07064b50
+    private const val END_BYTES = 22
+    private const val LOCATOR_BYTES = 20
+    private const val MAX_FILES = 256
+    private const val MAX_DIRECTORY = 1 shl 17
     private const val CENTRAL_BYTES = 46
     private const val LOCAL_BYTES = 30
     private const val ENCRYPTED = 0x1

@@ -54,8 +54,7 @@ internal fun quoted(text: String): String {
 }
 
 /** The first [count] code points. */
-internal fun String.first(count: Int): String =
-    if (points <= count) this else substring(0, offsetByCodePoints(0, count))
+internal fun String.first(count: Int): String = if (points <= count) this else substring(0, offsetByCodePoints(0, count))
 
 /** Strict UTF-8: null for anything else, lone surrogates among it. */
 internal fun decodeUtf8(data: ByteArray): String? =

@@ -4,8 +4,9 @@ package pocketstep.learner
  * One run of a schedule. Nothing here computes a loss, a gradient or a head: phases choose rows, rates and masks, and
  * every candidate state is judged on samples that were held back.
  *
- * @property values the state before the update, class mask already with the new classes; never changed.
- * @property known (slots,) 1 for classes that existed before; they are what distillation protects.
+ * @property values the state before the update, its statistics and class mask already with the new classes; never
+ * changed.
+ * @property known (slots,) 1 for classes that existed before.
  * @property samples replay of the cloud and of the device, pending ones among them.
  */
 internal class Update(
@@ -21,7 +22,7 @@ internal class Update(
 ) {
     private class Candidate(
         val report: PhaseReport,
-        val score: Judgement,
+        val verdict: Verdict,
         val values: Values,
     )
 
@@ -29,59 +30,73 @@ internal class Update(
     fun run(): Pair<UpdateReport, Values> {
         val judge = Judge(machine, samples)
         val before = values + ("class_mask" to known)
-        val oldBefore = judge.of(before).old
-        val phases = Phases(machine, known, samples, targets(before), meter, random, onProgress)
-        var current = phases.withPendingStatistics(values)
+        val verdict = judge.of(before)
+        val trainer = Trainer(machine, known, samples, targets(before), meter, random, judge, onProgress)
+        val phases = Phases(machine, samples, trainer)
+        var current = values
         val candidates =
             schedule.phases.map { phase ->
                 val began = meter.seconds
                 val outcome = phases.run(phase, current)
                 current = outcome.values
                 meter.checkMemory()
-                val score = judge.of(current)
+                val found = judge.of(current)
                 val seconds = meter.seconds - began
-                val report = PhaseReport(phase.name, outcome.steps, outcome.loss, seconds, score.old, score.new)
-                Candidate(report, score, current)
+                val report = PhaseReport(phase.name, outcome.steps, outcome.loss, seconds, found.old, found.new)
+                Candidate(report, found, current)
             }
-        return choose(oldBefore, candidates)
+        return choose(verdict, candidates, phases)
     }
 
     private fun choose(
-        oldBefore: Double,
+        before: Verdict,
         candidates: List<Candidate>,
+        phases: Phases,
     ): Pair<UpdateReport, Values> {
-        val limit = schedule.accept.maxOldLoss
-        val able = candidates.filter { !(it.score.old < oldBefore - limit) && it.values.values.all(FloatTensor::isFinite) }
-        val phases = candidates.map { it.report }
+        val refusals = candidates.map { it.verdict.refusal(before, schedule.accept) }
+        val able =
+            candidates.filterIndexed { index, it -> refusals[index] == null && it.values.values.all(FloatTensor::isFinite) }
         if (able.isEmpty()) {
-            val bestOld = candidates.maxOfOrNull { it.score.old } ?: Double.NaN
+            val why = refusals.lastOrNull { it != null } ?: "numbers that are not finite"
             val reason =
-                "every phase lost more than ${percent(limit)} on known classes (best ${percent(bestOld, 1)}, before " +
-                    "${percent(oldBefore, 1)}); rolled back. Observe more images of the new class, or check their labels"
-            return report(false, "", reason, oldBefore, oldBefore, Double.NaN, phases) to values
+                "every phase was refused, the last with: $why; rolled back. " +
+                    "Observe more images of the new class, or check their labels; forget() takes a class out"
+            return report(null, reason, before, candidates) to values
         }
-        val best = if (method == AUTO) able.reduce { best, it -> if (it.score > best.score) it else best } else able.last()
-        val reason = if (method == AUTO) "'${best.report.phase}' did best on held-back samples" else "as asked for"
-        val report = report(true, best.report.phase, reason, oldBefore, best.score.old, best.score.new, phases)
-        return report to best.values
+        val isAuto = method == AUTO
+        val best = if (isAuto) able.reduce { best, it -> if (it.verdict > best.verdict) it else best } else able.last()
+        val reason = if (isAuto) "'${best.report.phase}' did best on held-back samples" else "as asked for"
+        return report(best, reason, before, candidates) to phases.withProtection(best.values)
     }
 
     private fun report(
-        accepted: Boolean,
-        chosen: String,
+        chosen: Candidate?,
         reason: String,
-        before: Double,
-        old: Double,
-        new: Double,
-        phases: List<PhaseReport>,
+        before: Verdict,
+        candidates: List<Candidate>,
     ): UpdateReport =
-        UpdateReport(accepted, method, chosen, reason, before, old, new, meter.seconds, meter.peakMb, phases)
+        UpdateReport(
+            chosen != null,
+            method,
+            chosen?.report?.phase.orEmpty(),
+            reason,
+            before.old,
+            chosen?.verdict?.old ?: before.old,
+            chosen?.verdict?.new ?: Double.NaN,
+            meter.seconds,
+            meter.peakMb,
+            candidates.map { it.report },
+            meter.stopped,
+        )
 
-    /** The teacher's cached targets; for the device's own accepted samples, its outputs before the update. */
+    /**
+     * Logits to distil from: the teacher's cached ones, for the device's own samples its outputs before the update. Not
+     * for pending samples of a class that is known: they were observed because the outputs are to change.
+     */
     private fun targets(before: Values): Targets {
         val slots = samples.slots
         val soft = samples.softTargets.copyOf()
-        val own = samples.where { !samples.hasSoft[it] && !samples.pending[it] }
+        val own = samples.where { !samples.hasSoft[it] && !(samples.pending[it] && known.data[samples.labels[it]] > 0) }
         if (own.isNotEmpty()) {
             val rows = Rows.latents(samples.select(own))
             val logits = machine.inBatches("classify", before, "latents", rows, "logits").data
@@ -96,9 +111,3 @@ internal class Update(
         const val AUTO = "auto"
     }
 }
-
-/** What distillation follows: (N, slots) logits, and a weight for each sample. */
-internal class Targets(
-    val soft: FloatTensor,
-    val weights: FloatArray,
-)

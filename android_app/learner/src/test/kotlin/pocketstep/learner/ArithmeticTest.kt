@@ -25,11 +25,11 @@ class ArithmeticTest {
     @Test
     fun batchesAreBalancedByClass() {
         val labels = IntArray(100) { if (it < 95) 3 else 1 }
-        val batches = BalancedBatches((0 until 100).toList().toIntArray(), labels, 32, SplitMix(7))
+        val batches = Batches((0 until 100).toList().toIntArray(), labels, 32, true, SplitMix(7))
         val drawn = List(40) { batches.next() }.flatMap { it.toList() }
         assertEquals(40 * 32, drawn.size)
         assertTrue(drawn.count { labels[it] == 1 } in 540..740)
-        assertEquals(5, BalancedBatches(intArrayOf(4, 5, 6, 7, 8), labels, 32, SplitMix(7)).next().size)
+        assertEquals(5, Batches(intArrayOf(4, 5, 6, 7, 8), labels, 32, false, SplitMix(7)).next().size)
     }
 
     @Test

@@ -36,8 +36,7 @@ class CorpusTest {
     fun manifests() = sameVerdicts("manifest", least = 250) { Manifest.parse(Files.readAllBytes(it)) }
 
     @Test
-    fun tensorFiles() =
-        sameVerdicts("tensors", least = 40) { Safetensors.read(Files.readAllBytes(it), it.toString(), asBundle) }
+    fun tensorFiles() = sameVerdicts("tensors", least = 40) { Safetensors.read(Files.readAllBytes(it), it.toString(), asBundle) }
 
     @Test
     fun bundles() = sameVerdicts("bundle", least = 50) { Bundle.open(it) }

@@ -21,8 +21,26 @@ class JsonTest {
     fun refusesLoopholes() {
         val bad =
             listOf(
-                "", "{", "[1,]", "{\"a\":1,}", "{'a':1}", "{\"a\":1,\"a\":2}", "NaN", "[Infinity]", "01", "1.", ".5", "+1",
-                "\"\\ud800\"", "\"a\nb\"", "\"\\x\"", "\"\\u12g4\"", "1 2", "\uFEFF{}", "tru", "[".repeat(100_000),
+                "",
+                "{",
+                "[1,]",
+                "{\"a\":1,}",
+                "{'a':1}",
+                "{\"a\":1,\"a\":2}",
+                "NaN",
+                "[Infinity]",
+                "01",
+                "1.",
+                ".5",
+                "+1",
+                "\"\\ud800\"",
+                "\"a\nb\"",
+                "\"\\x\"",
+                "\"\\u12g4\"",
+                "1 2",
+                "\uFEFF{}",
+                "tru",
+                "[".repeat(100_000),
             )
         for (text in bad) assertThrows(text.take(20), InputException::class.java) { parse(text) }
         assertThrows(InputException::class.java) { Json.parse(byteArrayOf(0x22, 0xFF.toByte(), 0x22), "it") }
@@ -42,10 +60,22 @@ class JsonTest {
     fun writesNumbersAsPythonDoes() {
         val numbers =
             mapOf(
-                0.0 to "0.0", -0.0 to "-0.0", 1.0 to "1.0", 0.1 to "0.1", 1e-5 to "1e-05", 1.5e-7 to "1.5e-07",
-                1e16 to "1e+16", 123456789012345680.0 to "1.2345678901234568e+17", 1e15 to "1000000000000000.0",
-                0.0001 to "0.0001", -2.5 to "-2.5", 5e-324 to "5e-324", 1.7976931348623157e308 to "1.7976931348623157e+308",
-                2.0 / 3 to "0.6666666666666666", 1e22 to "1e+22", 9007199254740993.0 to "9007199254740992.0",
+                0.0 to "0.0",
+                -0.0 to "-0.0",
+                1.0 to "1.0",
+                0.1 to "0.1",
+                1e-5 to "1e-05",
+                1.5e-7 to "1.5e-07",
+                1e16 to "1e+16",
+                123456789012345680.0 to "1.2345678901234568e+17",
+                1e15 to "1000000000000000.0",
+                0.0001 to "0.0001",
+                -2.5 to "-2.5",
+                5e-324 to "5e-324",
+                1.7976931348623157e308 to "1.7976931348623157e+308",
+                2.0 / 3 to "0.6666666666666666",
+                1e22 to "1e+22",
+                9007199254740993.0 to "9007199254740992.0",
             )
         for ((number, text) in numbers) assertEquals(text, Json.compact(number))
         for (bad in listOf(Double.NaN, Double.POSITIVE_INFINITY)) {
