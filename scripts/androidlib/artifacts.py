@@ -134,7 +134,9 @@ def _is_aar(folder: Path, group: str, name: str, wanted: str) -> bool:
 
 def digest() -> str:
     """Of what the lock depends on."""
-    return hashlib.sha256("\n".join(sorted(sum(roots().values(), []))).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(sorted(item for items in roots().values() for item in items)).encode()).hexdigest()[
+        :16
+    ]
 
 
 def fetch() -> None:

@@ -10,7 +10,7 @@ from androidlib.artifacts import LIBRARY, jars
 from androidlib.compiling import MODULES, Module
 from androidlib.executorch import classes as executorch_classes
 from androidlib.native import NATIVE, stand_ins
-from androidlib.paths import BUILD, MISSING, ROOT, need, run, stop
+from androidlib.paths import APP, BUILD, MISSING, ROOT, need, run, stop
 
 FIXTURES = BUILD / "fixtures"
 FOR_PYTHON = BUILD / "for-python"
@@ -18,11 +18,7 @@ FOR_PYTHON = BUILD / "for-python"
 
 def test(bundle: Path | None, python: Path | None, only: list[str]) -> None:
     """All tests, or those classes whose names are given."""
-    interpreter = python or ROOT / ".venv" / "bin" / "python"
-    if not interpreter.exists():
-        stop(f"there is no {interpreter}; run scripts/test once, or give --python", MISSING)
-    bundle = bundle or _demo_bundle(interpreter)
-    make_fixtures(interpreter, bundle)
+    interpreter, bundle = _prepared(bundle, python)
     natives = stand_ins()
     shutil.rmtree(FOR_PYTHON, ignore_errors=True)
     FOR_PYTHON.mkdir(parents=True)
@@ -41,6 +37,26 @@ def test(bundle: Path | None, python: Path | None, only: list[str]) -> None:
             _junit(each, names, [f"-D{key}={value}" for key, value in properties.items()])
     if not only:
         _python(interpreter, "check_exchange.py", bundle, FOR_PYTHON, FIXTURES / "exchange")
+
+
+def put_fixtures(bundle: Path | None, python: Path | None) -> None:
+    """For a device: the bundle and the exchange, into the assets of the runtimes' instrumented tests."""
+    _, bundle = _prepared(bundle, python)
+    for module in ("learner-litert", "learner-executorch"):
+        assets = APP / module / "src" / "androidTest" / "assets"
+        shutil.rmtree(assets, ignore_errors=True)
+        shutil.copytree(bundle, assets / "digits.bundle", ignore=shutil.ignore_patterns("*.mlpackage"))
+        shutil.copytree(FIXTURES / "exchange", assets / "exchange", ignore=shutil.ignore_patterns(".lock"))
+        print(assets)
+
+
+def _prepared(bundle: Path | None, python: Path | None) -> tuple[Path, Path]:
+    interpreter = python or ROOT / ".venv" / "bin" / "python"
+    if not interpreter.exists():
+        stop(f"there is no {interpreter}; run scripts/test once, or give --python", MISSING)
+    bundle = bundle or _demo_bundle(interpreter)
+    make_fixtures(interpreter, bundle)
+    return interpreter, bundle
 
 
 def make_fixtures(interpreter: Path, bundle: Path) -> None:

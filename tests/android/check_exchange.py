@@ -1,4 +1,4 @@
-"""Opens with Python what the Kotlin tests left behind: ``python tests/android/check_exchange.py BUNDLE FOLDER EXCHANGE``."""
+"""Opens with Python what the Kotlin tests left behind: ``check_exchange.py BUNDLE FOLDER EXCHANGE``."""
 
 from __future__ import annotations
 
