@@ -81,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     text = "let BUNDLE take over what was learned in --state with an older bundle"
     _add_budget(add("adopt", _adopt, text))
     add("rollback", _rollback, "take back the last update")
+    forget = add("forget", _forget, "take a class out: its samples, its statistics, its place among the answers")
+    forget.add_argument("--label", required=True, help="the class")
     add("status", _status, "what is known and stored")
     replay = add("replay", _replay, "replay the golden trace and report the largest relative error")
     replay.add_argument("--tolerance", type=float, default=1e-4, help="largest relative error (default 1e-4)")
@@ -217,6 +219,12 @@ def _rollback(options: argparse.Namespace) -> tuple[Result, list[str]]:
     with _open(options) as learner:
         learner.rollback()
         return learner.status(), ["the last update was taken back"]
+
+
+def _forget(options: argparse.Namespace) -> tuple[Result, list[str]]:
+    with _open(options) as learner:
+        learner.forget(options.label)
+        return learner.status(), [f"'{options.label}' was taken out; it can be taught again"]
 
 
 def _status(options: argparse.Namespace) -> tuple[Result, list[str]]:

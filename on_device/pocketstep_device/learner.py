@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pocketstep_device import closed_form
 from pocketstep_device.budget import Budget, Meter
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import CheckFailedError, InputError, StateError
@@ -24,6 +25,7 @@ from pocketstep_device.reports import Progress, UpdateReport
 from pocketstep_device.runtimes import Array
 from pocketstep_device.samples import Samples
 from pocketstep_device.shipped import cloud_samples, initial_snapshot
+from pocketstep_device.shuffle import SplitMix64
 from pocketstep_device.state import Snapshot, StateStore
 from pocketstep_device.state_checks import checked_values
 from pocketstep_device.storage import FolderLock
@@ -149,7 +151,14 @@ class Learner:
         Raises:
             InputError: another shape or dtype, NaN, or values out of range.
         """
-        latents = self._encode(images)
+        return self.classify_latents(self._encode(images))
+
+    def encode(self, images: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
+        """Latents (N, h, w, c) of images as for :meth:`classify`: what is stored, and all that learning needs."""
+        return np.clip(np.rint(self._encode(images)), -128, 127).astype(np.int8)
+
+    def classify_latents(self, latents: npt.NDArray[Any]) -> Prediction:
+        """As :meth:`classify`, of latents that :meth:`encode` gave, or of ones not yet rounded."""
         learned = np.flatnonzero(self._values["class_mask"][: len(self.classes)] > 0)
         outputs = self._machine.in_batches("classify", self._values, {"latents": latents}, "probabilities")
         names = [self.classes[i] for i in learned]
@@ -175,6 +184,8 @@ class Learner:
     def observe(self, images: npt.NDArray[Any], label: str) -> int:
         """Stores labelled images as int8 latents, for the next update; every fifth is held back to judge it.
 
+        The others join the closed form's statistics at once, so that these know them even when the store is full.
+
         Args:
             images: as for :meth:`classify`.
             label: a class that exists; :meth:`add_class` makes one.
@@ -185,9 +196,12 @@ class Learner:
         Raises:
             InputError: unusable images, or an unknown class.
         """
+        return self.observe_latents(self.encode(images), label)
+
+    def observe_latents(self, codes: npt.NDArray[np.int8], label: str) -> int:
+        """As :meth:`observe`, of latents that :meth:`encode` gave."""
         if label not in self.classes:
             raise InputError(f"no class '{label}' here; add_class('{label}') first. Known: {', '.join(self.classes)}")
-        codes = np.clip(np.rint(self._encode(images)), -128, 127).astype(np.int8)
         label_slot = self.classes.index(label)
         codes = codes[self._samples.unseen(codes, label_slot)]
         if len(codes):
@@ -197,12 +211,13 @@ class Learner:
 
     def take(self, new: Samples, classes: list[str]) -> None:
         """Stores samples of these classes, for the next update; what observing and adopting have in common."""
+        values = closed_form.observed(self._machine, self._values, new.select(~new.held_back))
         chunks = self._chunks + self._replay.append(new)
         samples = Samples.concat([self._samples, new])
         if self._replay.over_limit(chunks):
             chunks, samples = self._replay.compact(samples, seed=self._version)
         info = {**self._info, "classes": classes, "chunks": [c.to_info() for c in chunks]}
-        self._save(self._values, samples, info)
+        self._save(values, samples, info)
         self._collect_garbage()
 
     def update(
@@ -228,8 +243,9 @@ class Learner:
         if not self._samples.pending.any():
             raise InputError("nothing was observed since the last update; observe labelled images first")
         known = self._values["class_mask"].copy()
-        mask = known.copy()
+        mask = np.maximum(known, (self._values["count"] > 0).astype(np.float32))
         mask[np.unique(self._samples.labels[self._samples.pending])] = 1.0
+        samples = Samples.concat([self._cloud, self._samples])
         budget = budget or Budget()
         phases = len(self.manifest.schedules[method].phases)
         need = forecast(self.manifest, self._machine.runtime, len(self._cloud), len(self._samples), phases)
@@ -239,11 +255,11 @@ class Learner:
             self._machine.with_threads(budget.threads),
             {**self._values, "class_mask": mask},
             known,
-            Samples.concat([self._cloud, self._samples]),
+            samples.select(mask[samples.labels] > 0),
             self.manifest.schedules[method],
             method,
             meter,
-            np.random.default_rng([self._version, self._info["updates"]]),
+            SplitMix64((self._version << 32) ^ int(self._info["updates"])),
             on_progress,
         )
         try:
@@ -271,9 +287,43 @@ class Learner:
         samples = Samples.concat([earlier, later])
         chunks += self._replay.append(later)
         values = {name: before.tensors[name] for name in self._values}
+        if self._same_features(values):
+            values.update({name: self._values[name] for name in closed_form.STATISTICS})
+        else:
+            values = closed_form.observed(self._machine, values, later.select(~later.held_back))
         info = {**before.info, "classes": self.classes, "chunks": [c.to_info() for c in chunks]}
         self._save(values, samples, _without_rollback(info))
         self._collect_garbage()
+
+    def forget(self, label: str) -> None:
+        """Takes a class out: its samples, its part of the closed form's statistics, its place among the answers.
+
+        Its slot stays taken and its name known, so that it can be taught again. What gradient steps learned from it
+        stays in the trained tensors; an update of kind ``closed-form`` gives heads that never saw it.
+
+        Raises:
+            InputError: no such class, or it is the only one.
+        """
+        if label not in self.classes:
+            raise InputError(f"no class '{label}' here. Known: {', '.join(self.classes)}")
+        slot = self.classes.index(label)
+        mask = self._values["class_mask"].copy()
+        mask[slot] = 0.0
+        if not mask.any():
+            raise InputError(f"'{label}' is the only class that is known; teach another one first")
+        own = self._samples.labels == slot
+        counted = self._samples.select(own & ~self._samples.held_back)
+        values = closed_form.forgotten(self._machine, {**self._values, "class_mask": mask}, slot, counted)
+        samples = self._samples.select(~own)
+        chunks = self._replay.append(samples)
+        info = {**_without_rollback(self._info), "chunks": [c.to_info() for c in chunks]}
+        self._save(values, samples, info)
+        self._collect_garbage()
+
+    def _same_features(self, values: Mapping[str, Array]) -> bool:
+        """Whether other values make the same features as the present ones: only heads differ."""
+        body = [s.name for s in self.manifest.state if s.kind == "parameter" and not s.name.startswith("head.")]
+        return all(np.array_equal(values[name], self._values[name]) for name in body)
 
     def _keep_update(self, values: Mapping[str, Array]) -> None:
         settled = replace(self._samples, pending=np.zeros_like(self._samples.pending))

@@ -117,9 +117,10 @@ class Hyper:
 
 @dataclass(frozen=True)
 class Accept:
-    """When an update is kept: old classes' held-back accuracy (0 to 1) may fall by at most this much."""
+    """When an update is kept: how far held-back accuracy (0 to 1) may fall, of old classes together and of any one."""
 
     max_old_loss: float
+    max_class_loss: float
 
 
 @dataclass(frozen=True)

@@ -114,8 +114,9 @@ def _check_signature(signature: Signature, state: Mapping[str, Shape], hyper: Ma
 
 
 def _check_schedule(schedule: Schedule, hyper: Mapping[str, Hyper], path: str) -> None:
-    if schedule.accept.max_old_loss < 0:
-        fail(f"{path}.accept.max_old_loss", "must be at least 0")
+    for field in ("max_old_loss", "max_class_loss"):
+        if getattr(schedule.accept, field) < 0:
+            fail(f"{path}.accept.{field}", "must be at least 0")
     for index, phase in enumerate(schedule.phases):
         where = f"{path}.phases[{index}]"
         if not isinstance(phase.get("kind"), str):

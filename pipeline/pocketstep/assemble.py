@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from pocketstep import __version__, golden, targets
 from pocketstep.bench.memory import write_measured
+from pocketstep.compile import projection, training
 from pocketstep.compile import signatures as sig
-from pocketstep.compile import training
 from pocketstep.compile.cost import cost
 from pocketstep.compile.graph import module_path
 from pocketstep.compile.lower import lower
@@ -86,6 +86,8 @@ def plan_student(student: nn.Module, request: Request, data: Dataset | None) -> 
         sig.statistics(model, batch),
         sig.solve(model),
     ]
+    if request.step.projection != "none":
+        made.append(projection.project(model, request.step))
     if request.plain:
         made.append(sig.plain(model, batch))
     state = targets.initial_state(model, request, trained, data, features)
@@ -258,7 +260,7 @@ def _manifest(parts: Parts, reports: dict[str, Report], defaults: dict[str, Any]
             for name, value in parts.state.items()
         ],
         "hyper": defaults,
-        "schedules": schedules(statistics=bool(parts.state["count"].any())),
+        "schedules": schedules(statistics=bool(parts.state["count"].any()), options=parts.request.step),
         "cost": cost(model.network, plan, 1 if request.step.optimiser == "sgd" else 2).to_manifest(),
         "runtimes": {
             name: {"file": RUNTIMES[name], "versions": report.versions, "delegated": report.delegated}

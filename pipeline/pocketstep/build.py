@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
+from torch import nn
+
 from pocketstep.assemble import build_bundle, request_of
+from pocketstep.checkpoint import digest
 from pocketstep.console import Console
 from pocketstep.export import RUNTIMES
 from pocketstep.export.run import Exporters
-from pocketstep.networks import ResidualNet, load_network, save_network
 from pocketstep.recipe import load_recipe
-from pocketstep.stages import Trained, compress, judge, load_material, train_teacher
+from pocketstep.stages import Trained, Watching, check_teacher, compress, judge, load_material, train_teacher
+from pocketstep.weights import load_network, save_network
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import InputError
 from pocketstep_device.storage import write_atomically
@@ -25,26 +29,32 @@ STUDENT_PARTS = (*TEACHER_PARTS, "compress", "transfer")
 class Workshop:
     """A recipe and the folder of its finished stages; a stage is redone when its part of the recipe changed.
 
+    A training that was killed goes on where it was. Under ``accelerate launch`` the first process writes.
+
     Args:
         recipe: a file or a name.
         folder: made when missing.
+        data: where the images are, if not where the recipe says.
+        teacher: a network's file to use in place of training one.
     """
 
-    def __init__(self, recipe: str, folder: Path):
+    def __init__(self, recipe: str, folder: Path, data: str | Path = "", teacher: Path | None = None):
         self.recipe = load_recipe(recipe)
-        self.material = load_material(self.recipe)
-        self.folder = folder
+        self.material = load_material(self.recipe, data)
+        self.folder, self._given = folder, load_network(teacher) if teacher else None
+        if self._given:
+            check_teacher(self._given, self.material.cloud)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder} cannot be made: {error}; give another folder") from None
 
     def teacher(self, console: Console) -> Trained:
-        """The teacher, trained or kept."""
-        kept = self._kept("teacher", TEACHER_PARTS)
+        """The teacher: given, trained or kept."""
+        kept = self._given or self._kept("teacher", TEACHER_PARTS)
         if kept:
-            return judge(kept, self.material)
-        trained = train_teacher(self.recipe, self.material, console.training)
+            return judge(kept, self.material, self.recipe)
+        trained = train_teacher(self.recipe, self.material, self._watching(console))
         self._keep("teacher", TEACHER_PARTS, trained.network)
         return trained
 
@@ -52,14 +62,20 @@ class Workshop:
         """The compressed student, trained or kept."""
         kept = self._kept("student", STUDENT_PARTS)
         if kept:
-            return judge(kept, self.material)
+            return judge(kept, self.material, self.recipe)
         teacher = self.teacher(console)
-        trained = compress(self.recipe, self.material, teacher.network, console.training)
+        trained = compress(self.recipe, self.material, teacher.network, self._watching(console))
         self._keep("student", STUDENT_PARTS, trained.network)
         return trained
 
     def bundle(self, target: Path, console: Console) -> Bundle:
-        """The bundle; programs are always exported anew."""
+        """The bundle; programs are always exported anew.
+
+        Raises:
+            InputError: the recipe normalises each image by itself, which a bundle's programs do not.
+        """
+        if self.recipe.data.per_image:
+            raise InputError("a bundle normalises all images alike: set data.per_image = false in the recipe")
         with Exporters(list(RUNTIMES), console.exported) as exporters:
             teacher, student = self.teacher(console), self.student(console)
             material = self.material
@@ -69,18 +85,28 @@ class Workshop:
                 console.stage,
             )  # fmt: skip
 
+    def _watching(self, console: Console) -> Watching:
+        return Watching(console.training, console.training_step, self.folder)
+
     def _digest(self, parts: tuple[str, ...]) -> str:
         content = asdict(self.recipe)
-        return hashlib.sha256(json.dumps([content[p] for p in parts]).encode()).hexdigest()
+        facts: list[object] = [content[p] for p in parts]
+        if self._given:
+            facts.append(digest(*self._given.state_dict().values()))
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
-    def _kept(self, name: str, parts: tuple[str, ...]) -> ResidualNet | None:
+    def _kept(self, name: str, parts: tuple[str, ...]) -> nn.Module | None:
         mark, weights = self.folder / f"{name}.recipe", self.folder / f"{name}.safetensors"
         if mark.exists() and weights.exists() and mark.read_text() == self._digest(parts):
             return load_network(weights)
         return None
 
-    def _keep(self, name: str, parts: tuple[str, ...], network: ResidualNet) -> None:
+    def _keep(self, name: str, parts: tuple[str, ...], network: nn.Module) -> None:
+        if int(os.environ.get("RANK", "0")):
+            return
         mark = self.folder / f"{name}.recipe"
         mark.unlink(missing_ok=True)
         save_network(network, self.folder / f"{name}.safetensors")
         write_atomically(mark, self._digest(parts).encode())
+        for unfinished in self.folder.glob("*.training"):
+            unfinished.unlink()

@@ -76,8 +76,9 @@ class Camera:
 CAMERAS = {
     "dim": Camera(gamma=1.8, gain=0.9, cast=(0.75, 0.95, 1.15), blur=0.9, noise=0.04),
     "night": Camera(gamma=2.2, gain=0.8, cast=(0.75, 0.95, 1.15), blur=1.1, noise=0.06),
+    "warm": Camera(gamma=0.6, gain=1.0, cast=(1.2, 1.0, 0.75), blur=0.6, noise=0.05),
 }
-"""Cameras by name. ``dim``: darker, bluish, blurred and noisy; ``night``: more of all of it."""
+"""By name. ``dim``: darker, bluish, blurred and noisy; ``night``: more of all of it; ``warm``: pale and yellowish."""
 
 
 def _blurred(images: _Floats, sigma: float) -> _Floats:

@@ -39,6 +39,7 @@ class Target(str, Enum):
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of tables")]
 Recipe = Annotated[str, typer.Argument(help="a .toml file, or 'digits', which comes with pocketstep")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="where the result goes")]
+Data = Annotated[str, typer.Option("--data", help="where the images are, if not where the recipe says")]
 
 
 @app.callback()
@@ -77,35 +78,42 @@ def demo(
 
 
 @app.command(epilog=EPILOG)
-def train(recipe: Recipe, out: Out) -> None:
+def train(recipe: Recipe, out: Out, data: Data = "") -> None:
     """Trains a recipe's teacher on the cloud's classes; writes teacher.safetensors into the folder."""
     from pocketstep.build import Workshop
     from pocketstep.console import Console
 
     with Console() as console:
-        teacher = Workshop(recipe, out).teacher(console)
+        teacher = Workshop(recipe, out, data).teacher(console)
     typer.echo(f"teacher: {teacher.accuracy:.1%} per class, {teacher.parameters:,} parameters, {teacher.seconds:.0f} s")
 
 
 @app.command(epilog=EPILOG)
-def compress(recipe: Recipe, out: Out) -> None:
+def compress(
+    recipe: Recipe,
+    out: Out,
+    data: Data = "",
+    teacher: Annotated[Path | None, typer.Option(help="a teacher.safetensors to use in place of training one")] = None,
+) -> None:
     """Makes the teacher shallow and thin and retrains it with knowledge transfer; writes student.safetensors."""
     from pocketstep.build import Workshop
     from pocketstep.console import Console
 
     with Console() as console:
-        student = Workshop(recipe, out).student(console)
+        student = Workshop(recipe, out, data, teacher).student(console)
     typer.echo(f"student: {student.accuracy:.1%} per class, {student.parameters:,} parameters, {student.macs:,} MACs")
+    for note in student.notes:
+        typer.echo(note)
 
 
 @app.command(epilog=EPILOG)
-def build(recipe: Recipe, out: Out) -> None:
+def build(recipe: Recipe, out: Out, data: Data = "") -> None:
     """From a recipe to a bundle; resumes where it stopped (stages are kept beside it, in OUT.stages)."""
     from pocketstep.build import Workshop
     from pocketstep.console import Console
 
     with Console() as console:
-        bundle = Workshop(recipe, out.with_name(out.name + ".stages")).bundle(out, console)
+        bundle = Workshop(recipe, out.with_name(out.name + ".stages"), data).bundle(out, console)
     size = sum(entry.bytes for entry in bundle.manifest.files.values())
     typer.echo(f"{out}: {size:,} bytes, {', '.join(bundle.manifest.runtimes)}")
 

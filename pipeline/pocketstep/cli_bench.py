@@ -112,6 +112,90 @@ def poison(
     _print(poison_table(result))
 
 
+@bench.command(epilog=EPILOG)
+def accuracy(
+    recipe: Annotated[str, typer.Argument(help="a .toml file, or 'cifar100-b50', which comes with pocketstep")],
+    data: Annotated[Path, typer.Option("--data", help="folder with the data set's binary version")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder for bases, bundles, plots; kept")] = Path("accuracy"),
+    part: Annotated[str, typer.Option(help="stream, shift, or stream,shift")] = "stream,shift",
+    methods: Annotated[str | None, typer.Option(help="of the stream, instead of the recipe's")] = None,
+    seeds: Annotated[int | None, typer.Option(help="class orders, instead of the recipe's")] = None,
+    runtime: Annotated[str, typer.Option(help="litert or executorch")] = "litert",
+    threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
+    as_json: Json = False,
+) -> None:
+    """How well devices learn: classes that come in steps, and another camera; every method through bundle programs."""
+    from dataclasses import replace
+
+    from pocketstep.bench.accuracy import recipe as recipes
+    from pocketstep.bench.accuracy import results, run, shift
+    from pocketstep.console import Console
+
+    found, parts = recipes.load(recipe), _names(part) or []
+    if not parts or not set(parts) <= {"stream", "shift"}:
+        raise InputError(f"--part is '{part}'; give stream, shift, or both with a comma between")
+    order = found.order(runtime, threads)
+    order = replace(order, methods=_names(methods) or order.methods, seeds=seeds or order.seeds)
+    run.check(order.methods)
+    train, test = found.images(data)
+    out.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {}
+    with Console(quiet=as_json) as console:
+        if "stream" in parts:
+            result["stream"] = run.measure(order, train, test, out, console.stage)
+        if "shift" in parts:
+            table = found.shift
+            result["shift"] = shift.measure(
+                found.settings(), train, test, out, cameras=table.cameras, cuts=table.cuts, variants=table.variants,
+                shown=table.shown, test_per_class=table.test_per_class or None, runtime=runtime, threads=threads,
+                tell=console.stage,
+            )  # fmt: skip
+    (out / "accuracy.json").write_text(json.dumps(_plain(result), indent=1))
+    if "stream" in result:
+        results.draw_stream(result["stream"], out / "accuracy.png")
+        results.draw_costs(result["stream"], out / "costs.png")
+    if as_json:
+        _print_json(result)
+        return
+    for name, table_of in (("stream", results.stream_table), ("shift", results.shift_table)):
+        if name in result:
+            _print(table_of(result[name]))
+    typer.echo(f"plots and numbers: {out}")
+
+
+@bench.command(epilog=EPILOG)
+def compress(
+    recipe: Annotated[str, typer.Argument(help="a .toml file with a [study], such as models/cifar10-small.toml")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder for rows, results.json and the plot, kept")],
+    data: Annotated[str, typer.Option("--data", help="where the images are, if not where the recipe says")] = "",
+    only: Annotated[
+        str, typer.Option(help="some of curve,criteria,methods,increment,unseen")
+    ] = "curve,criteria,methods,increment,unseen",
+    as_json: Json = False,
+) -> None:
+    """Compression and knowledge transfer on a recipe's data: accuracy against size, steps, new and unseen classes.
+
+    A run that was killed goes on where it was; rows that are there are not measured again.
+    """
+    from pocketstep.bench.compress import PARTS, Study
+    from pocketstep.bench.compress_tables import plot, tables
+    from pocketstep.bench.tables import machine_line
+    from pocketstep.console import Console
+
+    parts = _names(only) or []
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise InputError(f"--only names '{unknown[0]}'; choose among {', '.join(PARTS)}")
+    with Console(quiet=as_json) as console:
+        result = Study(recipe, out, data, console).measure(parts)
+    plot(result, out / "compress.png")
+    if as_json:
+        _print_json(result)
+        return
+    for part in tables(result):
+        _print(part)
+    typer.echo(f"{machine_line(result['machine'])}; {out / 'compress.png'}")
+
+
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="a bundle, folder or zip")],
     html: Annotated[Path | None, typer.Option("--html", help="also write a page with a picture of the network")] = None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import rich.console
 
-    from pocketstep.training import Progress
+    from pocketstep.history import Progress
     from pocketstep_device.bundle import Bundle
 
 
@@ -26,10 +26,11 @@ class Console:
         self._rich: rich.console.Console = RichConsole(stderr=True, quiet=quiet)
         self._bar = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
             console=self._rich, transient=True,
         )  # fmt: skip
-        self._task = self._bar.add_task("starting", total=None)
-        self._start = time.monotonic()
+        self._task = self._bar.add_task("starting", total=None, left="")
+        self._start, self._stage = time.monotonic(), ""
 
     def __enter__(self) -> Console:
         self._bar.start()
@@ -43,16 +44,24 @@ class Console:
     def stage(self, text: str) -> None:
         """A new stage without a known length."""
         self._line(text)
-        self._bar.reset(self._task, description=text, total=None)
+        self._bar.reset(self._task, description=text, total=None, left="")
 
     def training(self, progress: Progress) -> None:
         """An epoch is done."""
-        text = f"{progress.stage}: loss {progress.loss:.3f}, accuracy {progress.accuracy:.1%}"
-        if progress.epoch == 1:
-            self._bar.reset(self._task, total=progress.epochs)
-        self._bar.update(self._task, description=text, completed=progress.epoch, total=progress.epochs)
+        self.training_step(progress)
         if progress.epoch == progress.epochs:
-            self._line(text)
+            self._line(_training_line(progress))
+
+    def training_step(self, progress: Progress) -> None:
+        """A training goes on."""
+        if progress.stage != self._stage:
+            self._stage = progress.stage
+            self._bar.reset(self._task)
+        left = "" if progress.seconds_left is None else f"{_clock(progress.seconds_left)} left"
+        text = _training_line(progress)
+        if progress.epochs > 1:
+            text = text.replace(":", f" {progress.epoch}/{progress.epochs}:", 1)
+        self._bar.update(self._task, description=text, completed=progress.step, total=progress.steps, left=left)
 
     def exported(self, runtime: str, seconds: float) -> None:
         """A program file is done."""
@@ -60,6 +69,16 @@ class Console:
 
     def _line(self, text: str) -> None:
         self._rich.print(f"[dim]{time.monotonic() - self._start:6.1f} s[/dim]  {text}", highlight=False)
+
+
+def _training_line(progress: Progress) -> str:
+    watched = "" if progress.watched is None else f", {progress.watched:.1%} on other images"
+    return f"{progress.stage}: loss {progress.loss:.3f}, accuracy {progress.accuracy:.1%}{watched}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def results_table(results: dict[str, Any]) -> Any:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from pocketstep.networks import ResidualNet
+from pocketstep.groups import Group, facts_of, find_groups
 from pocketstep_device.errors import InputError
 
 
-class KnowledgeTransfer:
+class KnowledgeTransfer(nn.Module):
     """The loss l1 * J1 + l2 * sum over groups of Jb + l3 * J3, to be used as the loss of ``training.fit``.
 
     For every batch and group, the teacher's and the student's most similar pair of blocks (equations 3 and 4)
@@ -21,7 +21,9 @@ class KnowledgeTransfer:
     (J1), and its predictions to the labels (J3: softmax cross-entropy; the paper's formula lacks the minus).
 
     Maps are normalised image by image, and every term is a mean over the images, so that the loss does not
-    depend on the batch size. Equation 3 on maps normalised so is the mean of the images' cosines.
+    depend on the batch size. Equation 3 on maps normalised so is the mean of the images' cosines. A term of weight 0
+    is not computed: without J1 and Jb the teacher is not run, without Jb no maps are kept. Networks without groups
+    have no Jb.
 
     Use it in a ``with`` block: on entry it puts hooks on the blocks and the teacher into evaluation mode, on
     exit it removes the hooks.
@@ -34,6 +36,7 @@ class KnowledgeTransfer:
         student: The network that ``fit`` trains; as many groups, at most the teacher's widths.
         weights: (l1, l2, l3).
         labelled: False leaves J3 out: classes without labels (§4.2).
+        pattern: Of both networks' blocks, see ``find_groups``.
 
     Raises:
         InputError: If the weights are not three numbers of 0 or more, or the networks do not correspond.
@@ -41,25 +44,35 @@ class KnowledgeTransfer:
 
     def __init__(
         self,
-        teacher: ResidualNet,
-        student: ResidualNet,
+        teacher: nn.Module,
+        student: nn.Module,
         weights: Sequence[float] = (1.0, 1.0, 1.0),
         *,
         labelled: bool = True,
+        pattern: str | None = None,
     ) -> None:
+        super().__init__()
         if len(weights) != 3 or min(weights) < 0:
             raise InputError(f"transfer weights are {tuple(weights)}: give three numbers of 0 or more")
-        _check(teacher, student)
-        self.teacher, self.student = teacher, student
+        self._networks = (teacher, student)  # a tuple: this module has no parameters of its own to train
+        self._groups = (find_groups(teacher, pattern), find_groups(student, pattern))
+        check_correspondence(teacher, student, *self._groups)
         self.weights, self.labelled = tuple(weights), labelled
         self.pairs: list[tuple[int, int]] = []
         self._maps: dict[nn.Module, Tensor] = {}
         self._hooks: list[RemovableHandle] = []
+        self._ready = False
 
     def __enter__(self) -> KnowledgeTransfer:
-        self.teacher.eval()
-        blocks = [b for network in (self.teacher, self.student) for group in network.blocks for b in group]
-        self._hooks = [block.register_forward_hook(self._keep) for block in blocks]
+        self._networks[0].eval()
+        self._ready = True
+        if self.weights[1]:
+            self._hooks = [
+                network.get_submodule(name).register_forward_hook(self._keep)
+                for network, groups in zip(self._networks, self._groups, strict=True)
+                for group in groups
+                for name in group.outputs
+            ]
         return self
 
     def __exit__(
@@ -67,14 +80,14 @@ class KnowledgeTransfer:
     ) -> None:
         for hook in self._hooks:
             hook.remove()
-        self._hooks = []
+        self._hooks, self._ready = [], False
         self._maps.clear()
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """The loss of one batch.
 
         Args:
-            model: The student.
+            model: The student, or what wraps it as its ``module``.
             images: Normalised float (B, C, H, W).
             labels: int64 (B,); not looked at in the unlabelled mode.
 
@@ -84,14 +97,21 @@ class KnowledgeTransfer:
         Raises:
             InputError: If the model is not the student, or this is called outside of a ``with`` block.
         """
-        if model is not self.student or not self._hooks:
+        teacher, student = self._networks
+        if getattr(model, "module", model) is not student or not self._ready:
             raise InputError("the transfer watches its student only, inside of `with transfer:`; train that one")
-        with torch.no_grad():
-            taught: Tensor = self.teacher(images)
-        logits: Tensor = model(images)
         l1, l2, l3 = self.weights
-        total = l1 * logit_distance(taught, logits[:, : taught.shape[1]]) + l2 * self._block_distances()
-        if self.labelled:
+        taught = None
+        if l1 or l2:
+            with torch.no_grad():
+                taught = teacher(images).float()
+        logits: Tensor = model(images).float()
+        total = logits.new_zeros(())
+        if taught is not None and l1:
+            total = total + l1 * logit_distance(taught, logits[:, : taught.shape[1]])
+        if l2 and self._groups[0]:
+            total = total + l2 * self._block_distances()
+        if self.labelled and l3:
             total = total + l3 * nn.functional.cross_entropy(logits, labels)
         self._maps.clear()
         return total
@@ -101,12 +121,12 @@ class KnowledgeTransfer:
 
     def _block_distances(self) -> Tensor:
         self.pairs, distances = [], []
-        for teachers, students in zip(self.teacher.blocks, self.student.blocks, strict=True):
-            taught = [self._maps[block] for block in teachers]
-            learnt = [pad_channels(self._maps[block], taught[0].shape[1]) for block in students]
-            self.pairs.append(most_similar(taught, learnt))
+        for above, below in zip(*self._groups, strict=True):
+            taught = [self._maps[self._networks[0].get_submodule(name)].float() for name in above.outputs]
+            learnt = [self._maps[self._networks[1].get_submodule(name)].float() for name in below.outputs]
+            self.pairs.append(best_pair(taught, learnt))
             k, j = self.pairs[-1]
-            distances.append(map_distance(taught[k], learnt[j]))
+            distances.append(map_distance(taught[k], pad_channels(learnt[j], taught[k].shape[1])))
         return torch.stack(distances).sum()
 
 
@@ -133,6 +153,15 @@ def most_similar(teachers: Sequence[Tensor], students: Sequence[Tensor]) -> tupl
     return divmod(int(cosines.argmax()), len(students))
 
 
+def best_pair(teachers: Sequence[Tensor], students: Sequence[Tensor]) -> tuple[int, int]:
+    """``most_similar``, maps of fewer channels padded; a group of one block each needs no comparison."""
+    if len(teachers) == len(students) == 1:
+        return 0, 0
+    widest = max(maps.shape[1] for maps in (*teachers, *students))
+    wide = [[pad_channels(maps, widest) for maps in side] for side in (teachers, students)]
+    return most_similar(wide[0], wide[1])
+
+
 def pad_channels(maps: Tensor, channels: int) -> Tensor:
     """Adds channels of zeros behind those of (B, C, H, W), up to ``channels`` (Zhao et al. §4.1)."""
     return nn.functional.pad(maps, (0, 0, 0, 0, 0, channels - maps.shape[1]))
@@ -142,16 +171,31 @@ def _unit(maps: Tensor) -> Tensor:
     return nn.functional.normalize(maps.flatten(1), dim=1)
 
 
-def _check(teacher: ResidualNet, student: ResidualNet) -> None:
-    above, below = teacher.architecture, student.architecture
-    pairs = list(zip(above.groups, below.groups, strict=False))
-    same_groups = len(above.groups) == len(below.groups) and all(
-        t[0].stride == s[0].stride and t[-1].outputs >= s[-1].outputs for t, s in pairs
-    )
-    if not same_groups or above.in_channels != below.in_channels:
+def check_correspondence(
+    teacher: nn.Module, student: nn.Module, above: Sequence[Group], below: Sequence[Group]
+) -> None:
+    """Whether the student can learn from the teacher, block by block.
+
+    Raises:
+        InputError: other groups, greater widths, other image channels, or fewer classes.
+    """
+    same_groups = len(above) == len(below)
+    if same_groups:
+        pairs = [(facts_of(teacher, a), facts_of(student, b)) for a, b in zip(above, below, strict=True)]
+        same_groups = all(t[1] == s[1] and t[0] >= s[0] for t, s in pairs)
+    if not same_groups or _ends(teacher)[0] != _ends(student)[0]:
         raise InputError(
             "the student does not correspond to the teacher: give one that shallow() and thin() made from it "
             "(as many groups, the same strides and image channels, no greater width)"
         )
-    if above.classes > below.classes:
-        raise InputError(f"the teacher knows {above.classes} classes, the student only {below.classes}: widen its head")
+    if _ends(teacher)[1] > _ends(student)[1]:
+        raise InputError(
+            f"the teacher knows {_ends(teacher)[1]} classes, the student only {_ends(student)[1]}: widen its head"
+        )
+
+
+def _ends(model: nn.Module) -> tuple[int, int]:
+    """Channels of the images, and number of logits."""
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    heads = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    return (convolutions[0].in_channels if convolutions else 0), (heads[-1].out_features if heads else 0)

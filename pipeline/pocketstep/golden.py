@@ -21,6 +21,7 @@ POOL = 4  # candidates for each row of a batch
 LOSS_WEIGHT = 0.5
 LARGEST_PROJECTION = 128  # 64 KiB in the trace
 SHRINKAGE = 0.5  # much, so that a few random samples make a well-conditioned matrix: arithmetic is on trial, not it
+EPSILON = 0.01  # Adam's: with its 1e-8 a gradient that is a rounding error moves its weight as far as any other
 CLIP_NORMS = (0.05, 1e3)  # binding and not, in turns
 
 
@@ -89,18 +90,22 @@ def record(
     """
     generator = torch.Generator().manual_seed(0)
     recorder = Recorder(model, signatures, state, options)
-    recorder.fresh.update({name: torch.tensor([value]) for name, value in hyper.items()})
+    rates = {**hyper, **({"epsilon": EPSILON} if "epsilon" in hyper else {})}
+    recorder.fresh.update({name: torch.tensor([value]) for name, value in rates.items()})
     if "plain" in signatures:
         recorder.call("plain", images=images)
     recorder.call("encode", images=images)
     recorder.call("classify")
     labelled = _batch(recorder, "statistics", samples, generator)
     recorder.call("statistics", labels=labelled["labels"], label_weights=labelled["label_weights"])
-    recorder.call("solve", shrinkage=torch.tensor([SHRINKAGE]))
+    recorder.call("solve", shrinkage=torch.tensor([SHRINKAGE]), ridge=torch.ones(1))
+    recorder.call("solve", ridge=torch.zeros(1))
     recorder.call("classify", blend=torch.ones(1))
     zeros = {spec.name: torch.zeros(spec.shape) for spec in signatures["score"].inputs if spec.source == "statistics"}
     recorder.fresh.update(zeros)
     recorder.call("score", **_batch(recorder, "score", samples, generator))
+    if "project" in signatures:
+        _project(recorder, generator)
     given = {s.name: s.shape for s in signatures["step"].inputs}
     masks = {name: shape for name, shape in given.items() if name.startswith("mask.")}
     recorder.fresh.update(_controls(state["class_mask"], hyper))
@@ -123,6 +128,18 @@ def _controls(known: Tensor, hyper: Mapping[str, float]) -> dict[str, Tensor]:
     """Inputs of ``step`` that stay: classes that are protected, and a weight for losses that have none by default."""
     masks = dict.fromkeys(("soft_mask", "logit_mask", "prototype_weights"), known)
     return {**masks, **{name: torch.tensor([LOSS_WEIGHT]) for name in WEIGHTS.values() if hyper.get(name) == 0}}
+
+
+def _project(recorder: Recorder, generator: torch.Generator) -> None:
+    """Soft projections of what ``score`` added up; and hard ones, of made-up covariances with a gap at the threshold.
+
+    Eigenvalues near a threshold are on either side by a rounding error; and a large matrix is not worth its bytes.
+    """
+    recorder.call("project", hard=torch.zeros(1), tau=torch.ones(1))
+    sizes = {s.name: s.shape for s in recorder.signatures["project"].inputs if s.name.startswith("covariance.")}
+    if max(shape[0] for shape in sizes.values()) <= LARGEST_PROJECTION:
+        seen = {name: torch.randn(shape[0] // 2, shape[0], generator=generator) for name, shape in sizes.items()}
+        recorder.call("project", hard=torch.ones(1), **{name: x.T @ x for name, x in seen.items()})
 
 
 def _projections(given: Mapping[str, tuple[int, ...]], generator: torch.Generator) -> dict[str, Tensor]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pocketstep_device.errors import InputError
@@ -161,36 +157,13 @@ class ResidualNet(nn.Module):
         return Architecture(self.head.out_features, stem.in_channels, stem.out_channels, groups)
 
 
-def save_network(model: ResidualNet, path: str | Path) -> None:
-    """Writes weights and architecture (JSON in the header) to one safetensors file."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, path, metadata={"architecture": json.dumps(asdict(model.architecture))})
-
-
-def load_network(path: str | Path) -> ResidualNet:
-    """Reads what ``save_network`` wrote; the network comes back in evaluation mode, on the CPU.
-
-    Raises:
-        InputError: If the file is missing, damaged, not a network, or its weights have other shapes.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            described = json.loads((file.metadata() or {})["architecture"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  safe_open is no mapping
-        with torch.device("meta"):  # no memory is spent before the file's shapes have been compared
-            model = ResidualNet.from_architecture(_parse(described))
-        model.load_state_dict(tensors, assign=True)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise InputError(f"cannot load a network from {path} ({error}): give a file that save_network wrote") from error
-    return model.eval()
-
-
 def _group(inputs: int, outputs: int, stride: int, blocks: int) -> tuple[BlockShape, ...]:
     first = BlockShape(inputs, outputs, outputs, stride, projected=stride != 1 or inputs != outputs)
     return (first, *(BlockShape(outputs, outputs, outputs, 1, projected=False) for _ in range(blocks - 1)))
 
 
-def _parse(described: dict[str, Any]) -> Architecture:
+def parse_architecture(described: dict[str, Any]) -> Architecture:
+    """Reads what ``dataclasses.asdict`` wrote; TypeError and KeyError where it is something else."""
     groups = tuple(tuple(BlockShape(**shape) for shape in group) for group in described["groups"])
     return Architecture(**{**described, "groups": groups})
 

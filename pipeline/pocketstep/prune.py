@@ -1,19 +1,18 @@
-"""Shallow and thin: compression by depth and by activation sparsity (Zhao et al. 2022, §3)."""
+"""Thin: compression by activation sparsity (Zhao et al. 2022, §3)."""
 
 from __future__ import annotations
 
 import copy
 import math
 import operator
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 import torch_pruning as tp
 from torch import Tensor, fx, nn
 
-from pocketstep.networks import BlockShape, ResidualBlock, ResidualNet
 from pocketstep_device.errors import InputError
 
 M = TypeVar("M", bound=nn.Module)
@@ -22,6 +21,7 @@ _Activation = tuple[set[nn.Module], Tensor]
 """The layers that feed one ReLU, and its zero shares (M, n)."""
 
 _RELUS = (nn.ReLU, nn.ReLU6)
+_RELU_CALLS = (nn.functional.relu, nn.functional.relu6, torch.relu, torch.relu_)
 _SUMS = (operator.add, operator.iadd, torch.add)
 
 
@@ -46,38 +46,29 @@ class ThinReport:
     macs_after: int
 
 
-def shallow(model: ResidualNet) -> ResidualNet:
-    """The same groups with the last block of each (Zhao et al. §3), as a new network to be retrained.
-
-    A kept block that now stands first in its group takes over the group's input width, stride and shortcut
-    convolution. So its conv1, bn1 and shortcut come from the group's first block, which was trained on that
-    input at that stride, its conv2 and bn2 from the last block. Where pruning has made the two blocks' inner
-    widths differ, conv1 and bn1 start afresh. Stem and head are inherited whole.
-    """
-    plan = model.architecture
-    kept = tuple((_kept_shape(group),) for group in plan.groups)
-    student = ResidualNet.from_architecture(replace(plan, groups=kept))
-    student.stem.load_state_dict(model.stem.state_dict())
-    student.head.load_state_dict(model.head.state_dict())
-    for blocks, (block,) in zip(model.blocks, student.blocks, strict=True):
-        _inherit(block, blocks[0], blocks[-1])
-    return student.to(next(model.parameters()).device).train(model.training)
-
-
-def thin(model: M, images: Tensor, threshold: float, *, min_width: int = 4, round_to: int = 1) -> tuple[M, ThinReport]:
+def thin(
+    model: M,
+    example_inputs: Tensor,
+    threshold: float,
+    *,
+    ignored_layers: Sequence[nn.Module] = (),
+    min_width: int = 4,
+    round_to: int = 1,
+) -> tuple[M, ThinReport]:
     """Removes as many filters per layer as are weak on an average image (Zhao et al. §3, equations 1 and 2).
 
     A filter is prunable for an image when the share of zeros in its activation map is at least ``threshold``
     (equation 2). A layer of n filters, avgc of them prunable on the average of the images, keeps n - avgc
     (rounded), those with the lowest mean share of zeros. Layers that a residual sum couples share their
-    filters: one is as weak as in the least sparse of its activations. Only layers followed by an
-    ``nn.ReLU`` or ``nn.ReLU6`` module (batch norms and sums between) are thinned, and never those that make
-    the network's output.
+    filters: one is as weak as in the least sparse of its activations. Only layers followed by a ReLU or ReLU6
+    (batch norms and sums between) are thinned, and never those that make the network's output. Coupled layers
+    are found, and arguments named, as in Torch-Pruning.
 
     Args:
         model: Any network that torch.fx can trace; stays as it is.
-        images: One batch, float (M, C, H, W), normalised.
+        example_inputs: One batch of images, float (M, C, H, W), normalised.
         threshold: P, 0.5 to 1.0; lower prunes more. The paper uses 0.7 to 1.0.
+        ignored_layers: Layers of the model that keep all filters, and so do those coupled with them.
         min_width: Filters that a layer keeps at least.
         round_to: New widths are rounded up to a multiple of this, where the layer has as many.
 
@@ -87,10 +78,13 @@ def thin(model: M, images: Tensor, threshold: float, *, min_width: int = 4, roun
     Raises:
         InputError: If an argument is out of range, or the model cannot be traced or has no such layer.
     """
+    images = example_inputs
     _check(images, threshold, min_width, round_to)
+    places = {module: name for name, module in model.named_modules()}
     thinned = copy.deepcopy(model).eval()
     names = {module: name for name, module in thinned.named_modules()}
-    couplings = list(_couplings(thinned, images))
+    ignored = {thinned.get_submodule(places[layer]) for layer in ignored_layers}
+    couplings = list(_couplings(thinned, images, ignored))
     macs_before, parameters_before = tp.utils.count_ops_and_params(thinned, images[:1])
     layers = []
     for convolutions, shares, group in couplings:
@@ -108,23 +102,6 @@ def thin(model: M, images: Tensor, threshold: float, *, min_width: int = 4, roun
 def zero_share(maps: Tensor) -> Tensor:
     """Equation 2: the share of zeros in each activation map, (M, n) of (M, n, H, W)."""
     return (maps == 0).float().mean((2, 3))
-
-
-def _kept_shape(group: tuple[BlockShape, ...]) -> BlockShape:
-    first, last = group[0], group[-1]
-    return replace(last, inputs=first.inputs, stride=first.stride, projected=first.projected)
-
-
-def _inherit(block: ResidualBlock, first: ResidualBlock, last: ResidualBlock) -> None:
-    if block.shape == last.shape:
-        block.load_state_dict(last.state_dict())
-        return
-    block.conv2.load_state_dict(last.conv2.state_dict())
-    block.bn2.load_state_dict(last.bn2.state_dict())
-    block.shortcut.load_state_dict(first.shortcut.state_dict())
-    if block.conv1.weight.shape == first.conv1.weight.shape:
-        block.conv1.load_state_dict(first.conv1.state_dict())
-        block.bn1.load_state_dict(first.bn1.state_dict())
 
 
 def _new_width(shares: Tensor, threshold: float, min_width: int, round_to: int) -> int:
@@ -150,7 +127,7 @@ def _activations(model: nn.Module, images: Tensor) -> tuple[list[_Activation], s
         for node, shares in recorder.shares.items()
     ]
     if not any(layers for layers, _ in activations):
-        raise InputError("nothing to thin: no nn.ReLU module follows a convolution; use it in place of F.relu")
+        raise InputError("nothing to thin: no ReLU follows a convolution")
     return activations, _layers_behind(next(reversed(traced.graph.nodes)), modules, None)
 
 
@@ -170,7 +147,9 @@ def _layers_behind(
     return found
 
 
-def _couplings(model: nn.Module, images: Tensor) -> Iterator[tuple[list[nn.Conv2d], Tensor, Any]]:
+def _couplings(
+    model: nn.Module, images: Tensor, ignored: set[nn.Module]
+) -> Iterator[tuple[list[nn.Conv2d], Tensor, Any]]:
     """Convolutions that must keep the same filters, the zero shares of these, and their pruning group."""
     activations, last = _activations(model, images)
     # The dependency graph is read off autograd: the image asks for gradients in case all weights are frozen.
@@ -186,7 +165,7 @@ def _couplings(model: nn.Module, images: Tensor) -> Iterator[tuple[list[nn.Conv2
         coupled = [layer for layer in waiting if layer in members]
         waiting = [layer for layer in waiting if layer not in members]
         shares = [share for layers, share in activations if layers & members]
-        if shares and not members & last:
+        if shares and not members & (last | ignored):
             yield coupled, torch.stack(shares).amin(0), group
 
 
@@ -203,7 +182,7 @@ def _check(images: Tensor, threshold: float, min_width: int, round_to: int) -> N
 
 
 class _Recorder(fx.Interpreter):
-    """Runs a traced network and keeps the zero shares of every ReLU module."""
+    """Runs a traced network and keeps the zero shares of every ReLU."""
 
     def __init__(self, traced: fx.GraphModule) -> None:
         super().__init__(traced)
@@ -212,6 +191,11 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         """Keeps the shares when the node is a ReLU on maps."""
         result = super().run_node(n)
-        if n.op == "call_module" and isinstance(self.fetch_attr(str(n.target)), _RELUS) and result.ndim == 4:
+        is_relu = (
+            isinstance(self.fetch_attr(str(n.target)), _RELUS)
+            if n.op == "call_module"
+            else n.target in (*_RELU_CALLS, "relu", "relu_")
+        )
+        if is_relu and result.ndim == 4:
             self.shares[n] = zero_share(result)
         return result

@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, TypeVar, cast, get_type_hints
 
 import tomllib
 
-from pocketstep.plan import PRESETS
 from pocketstep_device.errors import InputError
 
 T = TypeVar("T")
@@ -21,49 +21,74 @@ class DataRecipe:
     """Which images, and how many classes the cloud knows; the rest are for devices.
 
     ``held_back`` is the share of the cloud's images that no training sees: on the device they judge updates.
+    ``folder`` is where the images are (``--data`` goes before it), ``size`` the side that pictures are brought to
+    (0: as they are). ``per_image`` normalises each image by its own mean and deviation, which bundles cannot.
     """
 
     name: str
-    size: int
     cloud_classes: int
     held_back: float
     seed: int
+    size: int = 0
+    folder: str = ""
+    per_image: bool = False
 
 
-@dataclass(frozen=True)
-class TeacherRecipe:
-    """The teacher's architecture and training."""
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecipe:
+    """How a network is trained; see ``pocketstep.training.fit``."""
 
-    widths: tuple[int, ...]
-    blocks: int
     epochs: int
     batch: int
     learning_rate: float
     augment: bool
     seed: int
+    shift: int = 1
+    mirror: bool = False
+    cutout: int = 0
+    schedule: str = "cosine"
+    precision: str = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherRecipe(TrainingRecipe):
+    """The teacher: a ``network`` by name, or a residual network of ``widths`` with ``blocks`` a group."""
+
+    network: str = ""
+    widths: tuple[int, ...] = ()
+    blocks: int = 0
 
 
 @dataclass(frozen=True)
 class CompressRecipe:
-    """Shallow and thin (Zhao et al. section 3)."""
+    """Shallow and thin (Zhao et al. section 3).
+
+    ``pattern`` names the groups' blocks where they are not found by themselves. ``importance`` other than
+    ``activation`` is one of Torch-Pruning's criteria, and ``pruning_ratio`` then the share of channels to remove.
+    """
 
     shallow: bool
     threshold: float
     images_per_class: int
     round_to: int
     min_width: int
+    pattern: str = ""
+    importance: str = "activation"
+    pruning_ratio: float = 0.5
 
 
-@dataclass(frozen=True)
-class TransferRecipe:
-    """Knowledge transfer (Zhao et al. section 4.1)."""
+@dataclass(frozen=True, kw_only=True)
+class TransferRecipe(TrainingRecipe):
+    """Knowledge transfer (Zhao et al. section 4.1) or what it is compared with.
 
-    epochs: int
-    batch: int
-    learning_rate: float
+    ``method`` is ``blocks``, ``hinton``, ``fitnet`` or ``none`` (an independent student); ``trainable`` is ``all`` or
+    ``last`` (the last convolution of each group, and the head); ``temperature`` softens ``hinton`` and ``fitnet``.
+    """
+
     weights: tuple[float, ...]
-    augment: bool
-    seed: int
+    method: str = "blocks"
+    trainable: str = "all"
+    temperature: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +109,53 @@ class ReplayRecipe:
     per_class: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class IncrementRecipe(TransferRecipe):
+    """How a student of the cloud's classes learns the next one from that class's images (Zhao et al. section 5.2.1).
+
+    ``replay`` are numbers of images of each old class that are learnt along, a row of the table each.
+    """
+
+    replay: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnseenRecipe(TransferRecipe):
+    """How a student learns from unlabelled images of ``classes`` to tell the others (Zhao et al. section 5.2.2)."""
+
+    classes: tuple[str, ...]
+    thresholds: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecipe:
+    """What ``pocketstep bench compress`` measures, with a teacher of all classes unless said otherwise.
+
+    Attributes:
+        thresholds: P of each student.
+        criteria: Torch-Pruning's, to compare with at equal parameters.
+        criteria_at: the thresholds whose students' sizes they are given.
+        methods: of transfer, to compare with ``blocks``; ``scratch`` is an independent student from random weights.
+        methods_at: the threshold of the student that they train.
+        short: shares of the images with which ``blocks`` is tried again, in as many epochs, so in fewer steps.
+        watch_every: steps between two points of a curve.
+        published: (threshold, accuracy in percent, millions of parameters) of the paper, to print beside.
+        increment: 9+1 classes.
+        unseen: classes without labels.
+    """
+
+    thresholds: tuple[float, ...]
+    criteria: tuple[str, ...] = ()
+    criteria_at: tuple[float, ...] = ()
+    methods: tuple[str, ...] = ()
+    methods_at: float = 0.9
+    short: tuple[float, ...] = ()
+    watch_every: int = 100
+    published: tuple[tuple[float, ...], ...] = ()
+    increment: IncrementRecipe | None = None
+    unseen: UnseenRecipe | None = None
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All of it; ``threads`` is what training uses (0: all cores)."""
@@ -96,6 +168,7 @@ class Recipe:
     transfer: TransferRecipe
     plan: PlanRecipe
     replay: ReplayRecipe
+    study: StudyRecipe | None = None
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -111,32 +184,11 @@ def load_recipe(path: str | Path) -> Recipe:
         raise InputError(f"there is no recipe {path}; give a .toml file, or 'digits'") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path} is no readable TOML file: {error}") from None
-    recipe = _parse(Recipe, {"name": file.stem, **content}, "")
-    _check_ranges(recipe)
+    from pocketstep.recipe_checks import check_recipe
+
+    recipe = parse(Recipe, {"name": file.stem, **content}, "")
+    check_recipe(recipe)
     return recipe
-
-
-def _check_ranges(recipe: Recipe) -> None:
-    """What would otherwise fail minutes later."""
-    bounds = {
-        "threads": (recipe.threads, 0, 1024),
-        "data.cloud_classes": (recipe.data.cloud_classes, 2, 100_000),
-        "compress.threshold": (recipe.compress.threshold, 0.5, 1.0),
-        "plan.spare_classes": (recipe.plan.spare_classes, 1, 10_000),
-        "teacher.epochs": (recipe.teacher.epochs, 1, 100_000),
-        "transfer.epochs": (recipe.transfer.epochs, 1, 100_000),
-        "plan.pooled_cells": (recipe.plan.pooled_cells, 1, 64),
-        "plan.batch": (recipe.plan.batch, 1, 4096),
-        "replay.per_class": (recipe.replay.per_class, 2, 100_000),
-        "data.held_back": (recipe.data.held_back, 0.01, 0.9),
-    }
-    for name, (value, low, high) in bounds.items():
-        if not low <= value <= high:
-            raise InputError(f"the recipe's {name} is {value}; it must lie between {low} and {high}")
-    if len(recipe.transfer.weights) != 3:
-        raise InputError("the recipe's transfer.weights must be three numbers: logits, mapped blocks, labels")
-    if recipe.plan.preset not in PRESETS:
-        raise InputError(f"the recipe's plan.preset is '{recipe.plan.preset}'; choose one of {', '.join(PRESETS)}")
 
 
 def _bundled(name: str) -> Path:
@@ -144,21 +196,26 @@ def _bundled(name: str) -> Path:
     return inside if inside.exists() else Path(__file__).parents[2] / "models" / f"{name}.toml"
 
 
-def _parse(kind: type[T], values: Any, where: str) -> T:
-    hints, names = get_type_hints(kind), {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+def parse(kind: type[T], values: Any, where: str) -> T:
+    """A table as a dataclass whose fields are its keys; names what is missing, unknown or mistyped."""
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    hints, names = get_type_hints(kind), {f.name for f in fields}
+    needed = {f.name for f in fields if f.default is dataclasses.MISSING}
     if not isinstance(values, dict):
         raise InputError(f"the recipe's '{where or 'top level'}' must be a table")
-    unknown, missing = sorted(set(values) - names), sorted(names - set(values))
+    unknown, missing = sorted(set(values) - names), sorted(needed - set(values))
     if unknown or missing:
         problem = f"unknown key '{unknown[0]}'" if unknown else f"missing key '{missing[0]}'"
         raise InputError(f"the recipe has an {problem} in [{where or 'top level'}]".replace("an missing", "a missing"))
-    parsed = {name: _convert(hints[name], values[name], f"{where}.{name}".strip(".")) for name in names}
+    parsed = {name: _convert(hints[name], values[name], f"{where}.{name}".strip(".")) for name in values}
     return kind(**parsed)
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
+    if isinstance(kind, UnionType):  # an optional section
+        kind = next(option for option in kind.__args__ if option is not NoneType)
     if dataclasses.is_dataclass(kind):
-        return _parse(cast(type[Any], kind), value, where)
+        return parse(cast(type[Any], kind), value, where)
     if kind in (str, bool, int) and type(value) is kind:
         return value
     if kind is float and type(value) in (int, float):

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pocketstep.compile.options import StepOptions
+from pocketstep.compile import projection
+from pocketstep.compile.options import DEFAULT, StepOptions
 
 SHRINKAGE = 0.05
 SOLVE: dict[str, Any] = {"kind": "solve", "name": "closed form", "shrinkage": SHRINKAGE}
@@ -18,6 +19,7 @@ NEW: dict[str, Any] = {
     "name": "A: new data",
     "rows": "new",
     "epochs": 4,
+    "max_steps": 100,
     "learning_rate": 0.003,
     "freeze": 0.5,
     "distillation": 0.0,
@@ -27,54 +29,104 @@ REPLAY: dict[str, Any] = {
     "name": "B: replay",
     "rows": "all",
     "epochs": 40,
-    "learning_rate": 0.005,
+    "max_steps": 400,
+    "learning_rate": 0.01,
     "distillation": 1.0,
     "temperature": 2.0,
 }
 AGAIN: dict[str, Any] = {**SOLVE, "name": "closed form again", "refresh": True}
 
 
-def schedules(*, statistics: bool = True) -> dict[str, Any]:
+def schedules(*, statistics: bool = True, options: StepOptions = DEFAULT) -> dict[str, Any]:
     """Name -> meaning, phases, and when the result is kept (manifest's ``schedules``).
 
     Without ``statistics`` of the cloud's classes there is no closed form: it would know the new class only.
+    ``options`` that the step lacks (projection, prototypes) leave out what needs them.
     """
-    every = _schedules()
+    every = {**_BASIC, **(_protected(options) if options.projection != "none" else {})}
     if statistics:
         return every
     trained = {n: {**s, "phases": [p for p in s["phases"] if p["kind"] == "train"]} for n, s in every.items()}
     return {name: schedule for name, schedule in trained.items() if schedule["phases"]}
 
 
-def _schedules() -> dict[str, Any]:
+def _schedule(meaning: str, *phases: dict[str, Any], checked: bool = False) -> dict[str, Any]:
+    """Only a ``checked`` update can be refused; a baseline is kept whatever it does."""
+    mean, worst = (0.03, 0.5) if checked else (1.0, 1.0)
     return {
-        "auto": _schedule("the phase that does best on held-back samples", [SOLVE, NEW, REPLAY, AGAIN], 0.03),
-        "closed-form": _schedule("streaming LDA on frozen features", [SOLVE], 1.0),
-        "nearest-mean": _schedule(
-            "nearest class mean on frozen features",
-            [{**SOLVE, "name": "nearest mean", "shrinkage": 1.0}],
-            1.0,
-        ),
-        "centre-taps": _schedule(
-            "phases A and B, then the closed form on what they learned", [NEW, REPLAY, AGAIN], 1.0
-        ),
-        "replay": _schedule("phases A and B whatever the check says", [NEW, REPLAY], 1.0),
-        "fine-tune": _schedule(
-            "plain fine-tuning on the new images, no replay, no freezing: the baseline that forgets",
-            [{**NEW, "name": "fine-tune", "freeze": 0.0, "epochs": 12, "learning_rate": 0.005}],
-            1.0,
-        ),
+        "meaning": meaning,
+        "phases": list(phases),
+        "accept": {"max_old_loss": mean, "max_class_loss": worst},
     }
 
 
-def _schedule(meaning: str, phases: list[dict[str, Any]], max_old_loss: float) -> dict[str, Any]:
-    return {"meaning": meaning, "phases": phases, "accept": {"max_old_loss": max_old_loss}}
+_BASIC: dict[str, Any] = {
+    "auto": _schedule(
+        "the phase that does best on held-back samples",
+        SOLVE, NEW, {**REPLAY, "checks": 4}, AGAIN, checked=True,
+    ),
+    "closed-form": _schedule("streaming LDA on frozen features", SOLVE),
+    "ridge": _schedule(
+        "ridge regression on frozen features",
+        {**SOLVE, "name": "ridge regression", "ridge": 1.0, "shrinkage": 0.003},
+    ),
+    "nearest-mean": _schedule(
+        "nearest class mean on frozen features", {**SOLVE, "name": "nearest mean", "shrinkage": 1.0}
+    ),
+    "closed-form-new": _schedule(
+        "streaming LDA that only knows the new images: a baseline under another camera",
+        {**SOLVE, "name": "closed form, new images", "refresh": True, "rows": "new", "shrinkage": 0.3},
+    ),
+    "centre-taps": _schedule("phases A and B, then the closed form on what they learned", NEW, REPLAY, AGAIN),
+    "replay": _schedule("weight freezing: phases A and B whatever the check says", NEW, REPLAY),
+    "end-to-end": _schedule(
+        "phases A and B without freezing any weight: what weight freezing is compared with",
+        {**NEW, "freeze": 0.0}, REPLAY,
+    ),
+    "without-forgetting": _schedule(
+        "LwF: the new images, distilled to what the device said of them before, no replay",
+        {**NEW, "name": "LwF", "freeze": 0.0, "epochs": 12, "learning_rate": 0.005, "distillation": 1.0},
+    ),
+    "fine-tune": _schedule(
+        "plain fine-tuning on the new images, no replay, no freezing: the baseline that forgets",
+        {**NEW, "name": "fine-tune", "freeze": 0.0, "epochs": 12, "learning_rate": 0.005},
+    ),
+}  # fmt: skip
+
+
+def _protected(options: StepOptions) -> dict[str, Any]:
+    """CsKO and its parts: channel selection, projection, prototypes; no replay of samples."""
+    plain = {**NEW, "freeze": 0.0, "epochs": 12, "learning_rate": 0.005}
+    if "prototypes" in options.losses:
+        plain["prototype_replay"] = 10.0
+    return {
+        "prototypes": _schedule("new images and prototypes of the known classes", {**plain, "name": "prototypes"}),
+        "selection": _schedule(
+            "CsKO's channel selection: of each kernel the inputs that new images want",
+            {**plain, "name": "selection", "channels": 0.75},
+        ),
+        "projection": _schedule(
+            "CsKO's projection onto the null space of what was known",
+            {**plain, "name": "projection", "project": "hard"},
+        ),
+        "soft-projection": _schedule(
+            "updates faded where known inputs lie", {**plain, "name": "soft projection", "project": "soft"}
+        ),
+        "csko": _schedule(
+            "CsKO: selection, projection and prototypes",
+            {**plain, "name": "CsKO", "channels": 0.75, "project": "hard"},
+        ),
+    }  # fmt: skip
 
 
 def hyper(options: StepOptions, groups: Iterable[str]) -> dict[str, Any]:
     """Name -> default, range and meaning (manifest's ``hyper``): the step's, and the closed form's."""
-    shrinkage = (SHRINKAGE, 0.0, 1.0, "share of the identity in the closed form's covariance")
+    closed = {
+        "shrinkage": (SHRINKAGE, 0.0, 1.0, "share of the identity in the closed form's covariance"),
+        "ridge": (0.0, 0.0, 1.0, "closed form: 0 linear discriminant, 1 ridge regression"),
+    }
+    rates = {**options.hyper(groups), **projection.hyper(options), **closed}
     return {
         name: {"default": default, "min": low, "max": high, "meaning": meaning}
-        for name, (default, low, high, meaning) in {**options.hyper(groups), "shrinkage": shrinkage}.items()
+        for name, (default, low, high, meaning) in rates.items()
     }

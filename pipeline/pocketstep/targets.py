@@ -17,6 +17,8 @@ from pocketstep.training import evaluate
 from pocketstep_device.samples import CLOUD, Samples
 from pocketstep_device.tensors import write_tensors
 
+SEEN = 2000
+"""Images that the bundle's covariances are taken from: thousands of places each."""
 NO_LOGIT = -30.0  # the teacher's logit for slots that it does not know: no probability at any sensible temperature
 
 
@@ -143,7 +145,9 @@ def initial_state(
     state.update(oracle.statistics({**state, **given}))
     if "prototypes" in request.step.losses:
         state.update(_prototypes(model, trained, data, labels))
-    state.update(oracle.solve({**state, "shrinkage": torch.tensor([SHRINKAGE])}))
+    if request.step.projection != "none":
+        state.update(_covariances(model, request, state, data))
+    state.update(oracle.solve({**state, "shrinkage": torch.tensor([SHRINKAGE]), "ridge": torch.zeros(1)}))
     return state
 
 
@@ -157,3 +161,15 @@ def _prototypes(
         latents = {"latents": encode(model, data.images[start : start + batch])}
         total += labels[start : start + batch].T @ oracle.forward(latents, trained)[1]
     return {"prototypes": total / count.clamp(min=1)[:, None], "prototype_count": count}
+
+
+def _covariances(
+    model: LearningModel, request: Request, state: dict[str, Tensor], data: Dataset, batch: int = 256
+) -> dict[str, Tensor]:
+    """Of what projected kernels see of the cloud's images: up to ``SEEN`` of them, every class alike."""
+    few = data.per_class(max(1, SEEN // len(data.classes)), request.seed)
+    oracle, found = Oracle(model, request.step), {n: v for n, v in state.items() if n.startswith("covariance.")}
+    for start in range(0, len(few), batch):
+        latents = encode(model, few.images[start : start + batch])
+        found = oracle.covariances({**state, **found, "latents": latents, "label_weights": torch.ones(len(latents))})
+    return found

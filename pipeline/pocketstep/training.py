@@ -1,59 +1,39 @@
-"""The one training loop of the cloud side, and how networks are measured."""
+"""Training and measuring networks on the cloud side."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from pocketstep.augment import Augmentation, normalised
+from pocketstep.checkpoint import Checkpoint, digest
 from pocketstep.data import Dataset, Images
-from pocketstep_device.errors import CheckFailedError, InputError
-
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""(model, normalised images (B, C, H, W), labels (B,)) -> scalar; calls the model once."""
-
-_MOMENTUM, _WEIGHT_DECAY, _WARM_UP = 0.9, 5e-4, 0.05
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One finished epoch: mean loss, and accuracy (0..1) on the training batches as they were learnt."""
-
-    stage: str
-    epoch: int
-    epochs: int
-    loss: float
-    accuracy: float
-
-
-@dataclass
-class History:
-    """Every epoch's progress, and the wall-clock seconds of the whole run."""
-
-    epochs: list[Progress] = field(default_factory=list)
-    seconds: float = 0.0
+from pocketstep.feed import Feed
+from pocketstep.history import History, OnProgress, Watch
+from pocketstep.loop import Loss, Run
+from pocketstep.parallel import Workers
+from pocketstep.rates import schedule_named
+from pocketstep_device.errors import InputError
 
 
 def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """The default loss: softmax cross-entropy, averaged over the batch."""
-    return nn.functional.cross_entropy(model(images), labels)
+    logits: Tensor = model(images)
+    return nn.functional.cross_entropy(logits.float(), labels)
 
 
-def prepare(images: Images, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Turns uint8 images (N, H, W, C) into the float (N, C, H, W) that networks take.
-
-    (pixel / 255 - mean) / std, channel by channel.
+def prepare(images: Images, mean: Sequence[float], std: Sequence[float], per_image: bool = False) -> Tensor:
+    """Turns uint8 images (N, H, W, C) into the float (N, C, H, W) that networks take; see ``normalised``.
 
     Raises:
         InputError: If ``mean`` or ``std`` has not one value per channel, or a deviation is not positive.
     """
-    return _normalised(torch.from_numpy(images), *_statistics(images.shape[3], mean, std))
+    return normalised(torch.from_numpy(images).permute(0, 3, 1, 2), mean, std, per_image).contiguous()
 
 
 def fit(
@@ -69,35 +49,53 @@ def fit(
     augment: bool,
     shift: int = 1,
     mirror: bool = False,
+    cutout: int = 0,
+    per_image: bool = False,
+    schedule: str = "cosine",
+    precision: str = "float32",
     loss: Loss | None = None,
     stage: str = "train",
-    on_progress: Callable[[Progress], None] | None = None,
+    watch: Watch | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 30.0,
+    on_progress: OnProgress | None = None,
+    on_step: OnProgress | None = None,
 ) -> History:
     """Trains the parameters that require gradients, in place; leaves the model in evaluation mode.
 
-    SGD with Nesterov momentum 0.9 and weight decay 5e-4 (Zhao et al. §5), a cosine schedule per step after a
-    warm-up over the first 5 % of the steps. Images that do not fill a last batch wait for another epoch's
-    shuffle. The same seed, weights, machine and threads give the same result. Batches go
-    to the model's device.
+    SGD with Nesterov momentum 0.9 and weight decay 5e-4 (Zhao et al. §5). Images that do not fill a last batch wait
+    for another epoch's shuffle. The same seed, weights, machine and threads give the same result, also when the run
+    was killed and goes on from its checkpoint. Batches go to the model's device. Frozen batch norms keep their
+    statistics. Under ``accelerate launch`` all processes share each batch.
 
     Args:
         model: Takes normalised float images (B, C, H, W), returns logits (B, classes).
         dataset: What to learn.
         epochs: Passes over the dataset.
-        batch: Images per step; at most the dataset's length is used.
+        batch: Images per step, of all processes together; at most the dataset's length is used.
         learning_rate: The schedule's peak.
         seed: Of the order and the augmentation.
         mean: Of each channel, pixels counted 0..1.
         std: Of each channel, pixels counted 0..1.
-        augment: Whether to vary the images as the next two say.
+        augment: Whether to vary the images as the next three say.
         shift: Up to so many pixels in each direction (random crop of the zero-padded image).
         mirror: Whether to flip half of the images left-right; not for digits or letters.
+        cutout: Side in pixels of a square to mask out; 0 for none.
+        per_image: Normalise each image by its own mean and deviation; ``mean`` and ``std`` do not matter then.
+        schedule: ``cosine`` (after a short warm-up) or ``one-cycle``.
+        precision: ``float32``, ``bfloat16``, or ``float16`` (CUDA); the latter two keep float32 weights.
         loss: What to minimise; ``cross_entropy`` when None.
         stage: Name given to ``on_progress``.
+        watch: Images to measure on the way.
+        checkpoint: A file that keeps the run after each epoch and every ``checkpoint_seconds`` within; a run that
+            finds its own file there goes on from it. Delete it when the result is kept.
+        checkpoint_seconds: See ``checkpoint``.
         on_progress: Called after each epoch.
+        on_step: Called at most twice a second.
 
     Raises:
-        InputError: If a number is not positive, or the model has nothing to train.
+        InputError: If a number is out of range, a name unknown, the model has nothing to train, or the checkpoint is
+            damaged.
         CheckFailedError: If the loss is no longer finite.
     """
     if min(epochs, batch, learning_rate) <= 0 or shift < 0:
@@ -105,35 +103,58 @@ def fit(
             f"cannot train {epochs} epochs of batches of {batch} at learning rate {learning_rate} "
             f"and shift {shift}: give positive numbers"
         )
-    feed = _Feed(model, dataset, batch, seed, mean, std, shift if augment else 0, augment and mirror)
-    optimiser, schedule = _optimiser(model, learning_rate, epochs * feed.steps)
-    history, start = History(), time.perf_counter()
-    model.train()
-    for epoch in range(1, epochs + 1):
-        mean_loss, accuracy = _epoch(model, feed, loss or cross_entropy, optimiser, schedule)
-        if not math.isfinite(mean_loss):
-            raise CheckFailedError(
-                f"{stage} diverged in epoch {epoch} (loss {mean_loss}): lower the learning rate of {learning_rate}"
-            )
-        history.epochs.append(Progress(stage, epoch, epochs, mean_loss, accuracy))
-        if on_progress:
-            on_progress(history.epochs[-1])
-    model.eval()
-    history.seconds = time.perf_counter() - start
-    return history
+    rates, device = schedule_named(schedule), _device(model)
+    workers = Workers(device, precision)
+    varied = Augmentation(shift, mirror, cutout) if augment else Augmentation()
+    if precision != "float32":
+        model.to(memory_format=torch.channels_last)
+    feed = Feed(
+        dataset, batch, seed, varied, mean, std, per_image=per_image, device=device,
+        part=(workers.rank, workers.count), channels_last=precision != "float32",
+    )  # fmt: skip
+    kept = None
+    if checkpoint:
+        settings = [
+            epochs, batch, learning_rate, seed, list(mean), list(std), augment, shift, mirror, cutout, per_image,
+            schedule, precision, stage, workers.count, watch.every if watch else 0,
+        ]  # fmt: skip
+        identity = digest(settings, feed.images, feed.labels, *model.state_dict().values())
+        kept = Checkpoint(checkpoint, identity, checkpoint_seconds)
+
+    def score() -> float:
+        assert watch
+        logits = evaluate(model, watch.dataset, mean, std, per_image=per_image, precision=precision)
+        return watch.score(accuracy_per_class(logits, watch.dataset.labels, len(watch.dataset.classes)))
+
+    run = Run(
+        model, feed, loss or cross_entropy, epochs, learning_rate, rates, workers, stage=stage, checkpoint=kept,
+        watch=watch, score=score, on_progress=on_progress, on_step=on_step,
+    )  # fmt: skip
+    return run.go()
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, dataset: Dataset, mean: Sequence[float], std: Sequence[float], *, batch: int = 256
+    model: nn.Module,
+    dataset: Dataset,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    batch: int = 256,
+    per_image: bool = False,
+    precision: str = "float32",
 ) -> npt.NDArray[np.float32]:
     """Logits (N, classes), float32, of all images in order; the model is in evaluation mode meanwhile."""
     training, device = model.training, _device(model)
     model.eval()
-    logits = [
-        model(prepare(dataset.images[i : i + batch], mean, std).to(device)).float().cpu().numpy()
-        for i in range(0, len(dataset), batch)
-    ]
+    logits = []
+    for start in range(0, len(dataset), batch):
+        images = prepare(dataset.images[start : start + batch], mean, std, per_image).to(device)
+        if precision != "float32":
+            images = images.contiguous(memory_format=torch.channels_last)
+        dtype = getattr(torch, precision)
+        with torch.autocast(device.type, dtype=dtype, enabled=precision != "float32"):
+            logits.append(model(images).float().cpu().numpy())
     model.train(training)
     return np.concatenate(logits)
 
@@ -168,106 +189,6 @@ def accuracy_per_class(
     shares = np.full(n, np.nan)
     np.divide(hits, counts, out=shares, where=counts > 0)
     return shares
-
-
-class _Feed:
-    """Shuffled, augmented, normalised batches on the model's device, reproducible by seed."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        dataset: Dataset,
-        batch: int,
-        seed: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        shift: int,
-        mirror: bool,
-    ) -> None:
-        self.device = _device(model)
-        self.images = torch.from_numpy(dataset.images)
-        self.labels = torch.from_numpy(dataset.labels)
-        self.batch = min(batch, len(dataset))
-        self.steps = len(dataset) // self.batch
-        self.statistics = _statistics(dataset.images.shape[3], mean, std)
-        self.shift, self.mirror = shift, mirror
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(self.labels), generator=self.generator)
-        for rows in order[: self.steps * self.batch].view(self.steps, self.batch):
-            images = self.images[rows]
-            if self.shift:
-                images = _shifted(images, self.shift, self.generator)
-            if self.mirror:
-                flip = torch.rand(len(rows), generator=self.generator) < 0.5
-                images[flip] = images[flip].flip(2)
-            yield _normalised(images, *self.statistics).to(self.device), self.labels[rows].to(self.device)
-
-
-def _epoch(
-    model: nn.Module,
-    feed: _Feed,
-    loss: Loss,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> tuple[float, float]:
-    """One pass; returns the mean loss and the accuracy, read off the logits that the loss computed."""
-    seen: list[Tensor] = []
-    hook = model.register_forward_hook(lambda module, inputs, logits: seen.append(logits.detach()))
-    losses, hits = torch.zeros((), device=feed.device), torch.zeros((), device=feed.device)
-    try:
-        for images, labels in feed:
-            value = loss(model, images, labels)
-            optimiser.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            losses += value.detach()
-            hits += (seen.pop().argmax(1) == labels).sum()
-            seen.clear()
-    finally:
-        hook.remove()
-    return losses.item() / feed.steps, hits.item() / (feed.steps * feed.batch)
-
-
-def _optimiser(
-    model: nn.Module, learning_rate: float, steps: int
-) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.LambdaLR]:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
-        raise InputError("nothing to train: no parameter requires gradients; unfreeze some")
-    optimiser = torch.optim.SGD(
-        parameters, learning_rate, momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY, nesterov=True
-    )
-    warm_up = max(1, round(_WARM_UP * steps))
-
-    def factor(step: int) -> float:
-        return min((step + 1) / warm_up, 1) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
-
-
-def _shifted(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """Crops every image (B, H, W, C) of the zero-padded batch at a random place."""
-    count, height, width, _ = images.shape
-    padded = nn.functional.pad(images, (0, 0, pixels, pixels, pixels, pixels))
-    top, left = torch.randint(2 * pixels + 1, (2, count, 1), generator=generator)
-    rows, columns = top + torch.arange(height), left + torch.arange(width)
-    return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-def _statistics(channels: int, mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
-    if len(mean) != channels or len(std) != channels or min(std) <= 0:
-        raise InputError(
-            f"images have {channels} channels, mean is {tuple(mean)} and std {tuple(std)}: "
-            "give one of each per channel, deviations above 0"
-        )
-    return torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
-
-
-def _normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    return ((images.permute(0, 3, 1, 2).float() / 255 - mean) / std).contiguous()
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -22,10 +22,14 @@ PACKAGES = (measure.ROOT / "pipeline", measure.ROOT / "on_device")
 RUNTIMES = ("litert", "executorch")
 NOTES = "SGD with momentum, from int8 latents; loss has distillation; program has all signatures and the state"
 EVERY_KERNEL = "all: every kernel behind the first convolution, all taps, and the head; no biases"
-FIRST = {"small": "stem", "resnet18": "maxpool", "mobilenet_v2": "features.0"}  # the cut of "all"
+ALL = {  # every kernel behind the first convolution
+    "small": ["--cut", "stem", "--train", "b*=full"],
+    "resnet18": ["--cut", "maxpool", "--train", "layer*=full"],
+    "mobilenet_v2": ["--cut", "features.0", "--train", "features.[1-9]*=full"],
+}
 CHEAP = {
-    "centre": (["--input-gradient", "centre"], "gradient through the centre alone"),
-    "last": (["--train", "*=centre", "--input-gradient", "centre"], "centre taps of the last block"),
+    "centre": "gradient through the centre alone",
+    "last": "centre taps of the last block, gradient through the centre alone",
 }
 
 
@@ -71,12 +75,13 @@ def plan_arguments(network: str, plan: str, cheap: bool) -> tuple[list[str], str
     if cheap and plan not in CHEAP:
         raise measure.RivalError(f"cheaper forms are measured of {' and '.join(CHEAP)}")
     cut = networks.CUTS[network].get(plan)
-    arguments = ["--plan", plan, *(["--cut", cut] if cut else [])]
+    arguments = ["--plan", "centre" if cheap else plan, *(["--cut", cut] if cut else [])]
     if plan == "all":
-        arguments = ["--plan", "full", "--train", "*=full", "--cut", FIRST[network]]
-    more = CHEAP[plan][0] if cheap else []
-    plans = "; ".join(f"{name}: {text}" for name, (_, text) in CHEAP.items()) if cheap else EVERY_KERNEL
-    return [*arguments, *more], f"{NOTES}; {plans}"
+        arguments = ["--plan", "full", *ALL[network]]
+    if cheap:
+        arguments += ["--input-gradient", "centre"]
+    plans = "; ".join(f"{name}: {text}" for name, text in CHEAP.items()) if cheap else EVERY_KERNEL
+    return arguments, f"{NOTES}; {plans}"
 
 
 def exported(network: str, name: str, batch: int, arguments: list[str]) -> Path:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from against_autograd import FEW, double_precision, drawn
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
 from small_networks import assert_close
 from torch import Tensor
 
@@ -80,7 +81,7 @@ def test_discriminant_is_lda(samples: tuple[Tensor, Tensor], shrinkage: float) -
     features, labels = samples
     statistics = accumulated(features, labels, torch.ones(60), 5)
     mask = torch.tensor([1.0, 1, 1, 0, 0])
-    weight, bias = closed_form.discriminant(*statistics, mask, torch.tensor([shrinkage]))
+    weight, bias = closed_form.linear_head(*statistics, mask, torch.tensor([shrinkage]), torch.zeros(1))
     means = torch.stack([features[labels == c].mean(0) for c in range(3)])
     centred = features - means[labels]
     within = centred.T @ centred / 60
@@ -92,10 +93,28 @@ def test_discriminant_is_lda(samples: tuple[Tensor, Tensor], shrinkage: float) -
     assert (bias[3:] == 0).all()
 
 
+@pytest.mark.parametrize("shrinkage", [0.01, 0.3])
+def test_ridge_is_least_squares(samples: tuple[Tensor, Tensor], shrinkage: float) -> None:
+    """With an intercept that is not penalised, as scikit-learn's; the last class is empty, one does not exist."""
+    features, labels = samples
+    statistics = accumulated(features, labels, torch.ones(60), 5)
+    mask = torch.tensor([1.0, 1, 1, 1, 0])
+    weight, bias = closed_form.linear_head(*statistics, mask, torch.tensor([shrinkage]), torch.ones(1))
+    centred, one_hot = features - features.mean(0), F.one_hot(labels, 5).double()
+    spread = centred.T @ centred / 60
+    penalty = shrinkage / (1 - shrinkage) * spread.diagonal().mean() * 60
+    model = Ridge(alpha=float(penalty)).fit(features.numpy(), one_hot.numpy())
+    expected = torch.from_numpy(model.coef_)
+    assert_close(weight * (1 - shrinkage), expected, "weight", 1e-6)
+    assert (weight[3:] == 0).all()
+    assert_close(features @ weight.T + bias - (features.mean(0) @ weight.T + bias), centred @ weight.T, "linear", 1e-9)
+    assert_close((features @ weight.T + bias).mean(0), one_hot.mean(0), "mean answer", 1e-6)
+
+
 def test_full_shrinkage_is_the_nearest_class_mean(samples: tuple[Tensor, Tensor]) -> None:
     features, labels = samples
     statistics = accumulated(features, labels, torch.ones(60), 3)
-    weight, bias = closed_form.discriminant(*statistics, torch.ones(3), torch.ones(1))
+    weight, bias = closed_form.linear_head(*statistics, torch.ones(3), torch.ones(1), torch.zeros(1))
     means = torch.stack([features[labels == c].mean(0) for c in range(3)])
     nearest = torch.cdist(features, means).argmin(1)
     assert (nearest != labels).any()  # so that equal decisions mean something
@@ -106,7 +125,7 @@ def test_a_masked_class_does_not_count(samples: tuple[Tensor, Tensor]) -> None:
     """A class that is masked contributes no mean; its samples still shape the covariance's scatter."""
     features, labels = samples
     statistics = accumulated(features, labels, torch.ones(60), 3)
-    weight, bias = closed_form.discriminant(*statistics, torch.tensor([1.0, 0, 1]), torch.tensor([0.1]))
+    weight, bias = closed_form.linear_head(*statistics, torch.tensor([1.0, 0, 1]), torch.tensor([0.1]), torch.zeros(1))
     assert (weight[1] == 0).all()
     assert bias[1] == 0
     assert (weight[[0, 2]] != 0).all()

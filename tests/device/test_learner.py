@@ -204,6 +204,44 @@ def test_rejected_update_changes_nothing(
     assert learner.status()["pending_samples"] == 60
 
 
+def test_forgets_a_class_on_request(
+    open_learner: Open, tmp_path: Path, images: dict[str, Images], training: dict[str, Images]
+) -> None:
+    """Nothing of it is left in the statistics or the store; it can be taught again, and so can a better one."""
+    learner = open_learner()
+    fresh = {name: learner._values[name].copy() for name in ("count", "total", "second")}
+    assert learn(learner, training[NEW][:60]).accepted
+    learner.forget(NEW)
+    for name, value in fresh.items():
+        np.testing.assert_allclose(learner._values[name], value, atol=1e-4 * np.abs(value).max(), err_msg=name)
+    assert learner.classify(images[NEW]).classes == OLD
+    assert learner.status()["stored_samples"][NEW] == 0
+    assert not learner.status()["can_roll_back"]
+    with pytest.raises(InputError, match="nothing was observed"):
+        learner.update()
+    learner.close()
+    again = open_learner()
+    assert again.classify(images[NEW]).classes == OLD
+    assert learn(again, training[NEW][:60]).accepted
+    assert accuracy(again, images, [NEW]) >= 0.8
+    with pytest.raises(InputError, match="no class 'none'"):
+        again.forget("none")
+
+
+def test_a_full_store_still_counts_in_the_statistics(
+    bundle_path: Path, tmp_path: Path, images: dict[str, Images], training: dict[str, Images]
+) -> None:
+    """The closed form learns from all that was observed, also from what the store had no room for."""
+    with Learner.open(bundle_path, tmp_path / "small", store_mb=0.05) as learner:
+        learner.add_class(NEW)
+        for start in range(0, 100, 20):
+            learner.observe(training[NEW][start : start + 20], NEW)
+        assert learner.status()["stored_samples"][NEW] < 40
+        assert learner._values["count"][len(OLD)] == 80  # every fifth judges
+        assert learner.update(method="closed-form").accepted
+        assert accuracy(learner, images, [NEW]) >= 0.8
+
+
 def test_cancelled_update_changes_nothing(open_learner: Open, tmp_path: Path, training: dict[str, Images]) -> None:
     class Cancelled(Exception):
         pass

@@ -122,6 +122,7 @@ WRONG = [
     ("schedules/auto/phases/0/deep", {"a": 1}, "schedules.auto.phases[0].deep"),
     ("schedules/auto/phases/0/deep", [["a"]], "schedules.auto.phases[0].deep"),
     ("schedules/auto/accept/max_old_loss", -1, "schedules.auto.accept.max_old_loss"),
+    ("schedules/auto/accept/max_class_loss", -0.1, "schedules.auto.accept.max_class_loss"),
     ("cost/a", "b", "cost.a"),
     ("runtimes/litert/file", "other.tflite", "runtimes.litert.file"),
     ("runtimes/litert/versions", {"a": 1}, "runtimes.litert.versions.a"),

@@ -8,7 +8,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from pocketstep.networks import Architecture, BlockShape, ResidualNet, load_network, save_network
+from pocketstep.networks import Architecture, BlockShape, ResidualNet
+from pocketstep.weights import load_network, save_network
 from pocketstep_device.errors import InputError
 
 UNEVEN = Architecture(

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from pocketstep.networks import ResidualNet
-from pocketstep.prune import shallow, thin, zero_share
+from pocketstep.prune import thin, zero_share
+from pocketstep.shallow import shallow
 from pocketstep_device.errors import InputError
 
 

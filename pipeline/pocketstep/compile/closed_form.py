@@ -102,25 +102,35 @@ def inverse(a: Tensor) -> Tensor:
     return x.reshape(size, size)
 
 
-def discriminant(
-    count: Tensor, total: Tensor, second: Tensor, mask: Tensor, shrinkage: Tensor
+def linear_head(
+    count: Tensor, total: Tensor, second: Tensor, mask: Tensor, shrinkage: Tensor, ridge: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """A linear head from the statistics.
+    """A linear head from the statistics: a discriminant, or ridge regression to one-hot labels.
+
+    Both are means times an inverse of (1 - s) C + s tr(C)/D I. For the discriminant C is the covariance within
+    classes; for ridge regression it is that of all samples, a class's mean counts by its share and from the mean of
+    all, and the intercept is free (ACIL, Zhuang et al. 2022, is its recursive form; sums give the same at any time).
 
     Args:
         count, total, second: as in :func:`accumulate`.
         mask: (slots,), 1 for a class that exists.
-        shrinkage: (1,), share of the identity in the covariance; 1 is nearest class mean.
+        shrinkage: (1,), s; 1 is nearest class mean.
+        ridge: (1,), 0 for the discriminant, 1 for ridge regression.
 
     Returns:
         weight (slots, D) and bias (slots,); zero for classes that do not exist.
     """
-    size = second.shape[0]
+    size, there = second.shape[0], mask.reshape(-1, 1)
     present = (count * mask).reshape(-1, 1)
-    means = total * (mask.reshape(-1, 1) / present.clamp(min=1.0))
-    within = (second - product(means * present, means, turn_a=True)) / column_sums(present).clamp(min=1.0)
+    number = column_sums(present).clamp(min=1.0)
+    means, shares = total * (there / present.clamp(min=1.0)), present / number
+    centre = column_sums(total * there) / number
+    between = product(means * present, means, turn_a=True) / number
+    spread = second / number - between * (1.0 - ridge) - product(centre, centre, turn_a=True) * ridge
     ones = frozen(lambda: torch.ones(size, 1))
-    level = (column_sums(diagonal(within)) * (1.0 / size)).clamp(min=SMALLEST_VARIANCE)
-    covariance = within * (1.0 - shrinkage) + as_diagonal(ones * (level * shrinkage.reshape(1, 1)))
-    weight = product(means, inverse(covariance))
-    return weight, row_sums(weight * means).reshape(-1) * -0.5
+    level = (column_sums(diagonal(spread)) * (1.0 / size)).clamp(min=SMALLEST_VARIANCE)
+    inverted = inverse(spread * (1.0 - shrinkage) + as_diagonal(ones * (level * shrinkage.reshape(1, 1))))
+    targets = means * (1.0 - ridge) + (means - centre) * shares * ridge
+    weight = product(targets, inverted)
+    bias = row_sums(weight * means) * (-0.5 * (1.0 - ridge)) + (shares - row_sums(weight * centre)) * ridge
+    return weight, (bias * there).reshape(-1)

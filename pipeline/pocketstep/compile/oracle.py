@@ -44,6 +44,7 @@ class Oracle:
             "classify": self.classify,
             "statistics": self.statistics,
             "solve": self.solve,
+            "project": self.project,
             "score": self.score,
             "step": self.step,
         }
@@ -122,18 +123,33 @@ class Oracle:
 
     @torch.no_grad()
     def solve(self, v: Values) -> dict[str, Tensor]:
-        """The discriminant with a true inverse, in double precision."""
+        """The discriminant or the ridge regression with a true inverse, in double precision."""
         count, total, second, mask = (v[k].double() for k in ("count", "total", "second", "class_mask"))
         there = (count * mask) > 0
         means = torch.zeros_like(total)
         means[there] = total[there] / count[there, None]
-        number = (count * mask).sum()
-        within = (second - (means * (count * mask)[:, None]).T @ means) / number
-        shrinkage = float(v["shrinkage"])
+        number, shares = (count * mask).sum(), count * mask / (count * mask).sum()
+        shrinkage, ridge = float(v["shrinkage"]), bool(v["ridge"] > 0.5)
+        centre = (means * shares[:, None]).sum(0)
+        spread = second / number - (torch.outer(centre, centre) if ridge else (means * shares[:, None]).T @ means)
         eye = torch.eye(len(second), dtype=torch.double)
-        covariance = (1 - shrinkage) * within + shrinkage * within.diagonal().mean().clamp(min=1e-6) * eye
-        weight = means @ torch.linalg.inv(covariance)
-        return {"closed.weight": weight.float(), "closed.bias": (-0.5 * (weight * means).sum(1)).float()}
+        covariance = (1 - shrinkage) * spread + shrinkage * spread.diagonal().mean().clamp(min=1e-6) * eye
+        targets = (means - centre) * shares[:, None] if ridge else means
+        weight = torch.linalg.solve(covariance, targets.T).T
+        bias = shares - weight @ centre if ridge else -0.5 * (weight * means).sum(1)
+        return {"closed.weight": weight.float(), "closed.bias": (bias * (mask > 0)).float()}
+
+    @torch.no_grad()
+    def project(self, v: Values) -> dict[str, Tensor]:
+        """By eigenvectors, in double precision."""
+        result: dict[str, Tensor] = {}
+        for name in (n for n in v if n.startswith("covariance.")):
+            values, vectors = torch.linalg.eigh(v[name].double())
+            level = values.mean().clamp(min=1e-12)
+            hard, soft = values <= level * float(v["null_ratio"]), 1 / (1 + values / level / float(v["tau"]))
+            kept = hard.double() if v["hard"] > 0.5 else soft
+            result[name.replace("covariance.", "projection.")] = (vectors @ (kept[:, None] * vectors.T)).float()
+        return result
 
     def score(self, v: Values) -> dict[str, Tensor]:
         """Autograd's gradients of the cross-entropy; covariances by ``unfold``, class means one by one."""
@@ -143,7 +159,7 @@ class Oracle:
             result[f"gradient.{name}"] = v[f"gradient.{name}"] + gradient
             result[f"importance.{name}"] = v[f"importance.{name}"] + (gradient * v[name]).square()
         if self.options.projection == "matrix":
-            result.update(self._covariances(v))
+            result.update(self.covariances(v))
         if "prototypes" in self.options.losses:
             result.update(self._class_means(v))
         return result
@@ -173,8 +189,8 @@ class Oracle:
         return dict(zip(leaves, gradients, strict=True)), values
 
     @torch.no_grad()
-    def _covariances(self, v: Values) -> dict[str, Tensor]:
-        """Of what each centre, or each tap of a whole kernel, sees."""
+    def covariances(self, v: Values) -> dict[str, Tensor]:
+        """Those given, and X'X of what each centre, or each tap of a whole kernel, sees of ``latents``."""
         model = self.model
         weights = fold_back(model.network, model.plan, v)
         latent = model.latent(v["latents"]).permute(0, 3, 1, 2)

@@ -230,12 +230,14 @@ def solve(model: LearningModel) -> Signature:
     """Statistics -> closed-form head."""
 
     def function(v: Values) -> dict[str, Tensor]:
-        weight, bias = closed_form.discriminant(v["count"], v["total"], v["second"], v["class_mask"], v["shrinkage"])
+        statistics = (v["count"], v["total"], v["second"])
+        weight, bias = closed_form.linear_head(*statistics, v["class_mask"], v["shrinkage"], v["ridge"])
         return {"closed.weight": weight, "closed.bias": bias}
 
     inputs = [
         *statistics_specs(model),
         class_mask_spec(model),
         Spec("shrinkage", (1,), "hyper", "share of the identity in the covariance; 1 is nearest class mean"),
+        Spec("ridge", (1,), "hyper", "0: linear discriminant, 1: ridge regression"),
     ]
     return Signature("solve", 1, tuple(inputs), tuple(closed_specs(model)), function)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pocketstep.compile import objective, optimisers
-from pocketstep.compile.graph import aten
+from pocketstep.compile import objective, optimisers, projection
 from pocketstep.compile.operators import column_sums, product, rows
 from pocketstep.compile.options import DEFAULT, LOSSES, MEANINGS, OUTPUTS, WEIGHTS, StepOptions
 from pocketstep.compile.signatures import LearningModel, Signature, Spec, Values, class_mask_spec, trained_specs
@@ -26,7 +25,7 @@ def step(model: LearningModel, batch: int, options: StepOptions = DEFAULT) -> Si
         InputError: the options do not fit the network.
     """
     objective.check(model, options)
-    groups, projected = model.plan.trained_groups, projected_sizes(model, options)
+    groups, projected = model.plan.trained_groups, projection.sizes(model, options)
 
     def function(v: Values) -> dict[str, Tensor]:
         there_and_back = objective.differentiate(model, v, options)
@@ -54,7 +53,7 @@ def step(model: LearningModel, batch: int, options: StepOptions = DEFAULT) -> Si
         *trained_specs(model, "mask.", "control", "1 where a weight may move, 0 where it is frozen"),
         *trained_specs(model, "", "state", "trained tensor"),
         *optimisers.state_specs(model, options),
-        *_projection_specs(model, options),
+        *projection.specs(model, options),
         *(s for s in _prototype_specs(model, options) if s.name == "prototypes"),
     ]
     return Signature("step", batch, tuple(inputs), tuple(_step_outputs(model, options)), function)
@@ -67,7 +66,7 @@ def score(model: LearningModel, batch: int, options: StepOptions = DEFAULT) -> S
     X'X of what the projected taps see, at every place of every sample (CsKO's, after Adam-NSCL; its code averages the
     batch first). With the loss ``prototypes``, the class means of the features, going on from those given.
     """
-    projected = projected_sizes(model, options)
+    projected = projection.sizes(model, options)
 
     def function(v: Values) -> dict[str, Tensor]:
         there_and_back = objective.differentiate(model, v, LABELS_ONLY)
@@ -85,8 +84,7 @@ def score(model: LearningModel, batch: int, options: StepOptions = DEFAULT) -> S
 
     gradients = trained_specs(model, "gradient.", "statistics", "sum of gradients")
     importances = trained_specs(model, "importance.", "statistics", "sum of (gradient * weight)^2")
-    covariances = [Spec(f"covariance.{n}", (i, i), "statistics", "sum of X'X of inputs") for n, i in projected.items()]
-    others = [*covariances, *_prototype_specs(model, options)]
+    others = [*projection.covariance_specs(model, options, "statistics"), *_prototype_specs(model, options)]
     inputs = [
         *objective.label_specs(model, batch),
         class_mask_spec(model),
@@ -102,12 +100,13 @@ def score(model: LearningModel, batch: int, options: StepOptions = DEFAULT) -> S
 def initial_state(model: LearningModel, options: StepOptions = DEFAULT) -> dict[str, Tensor]:
     """What ``step`` and ``score`` keep beside the trained tensors, as it leaves the cloud.
 
-    Moments and prototypes are zero, powers one, projections the identity.
+    Moments, covariances and prototypes are zero, powers one, projections the identity.
     """
     kind = optimisers.BY_NAME[options.optimiser]
     state = {s.name: torch.zeros(s.shape) for s in optimisers.state_specs(model, options)}
     state.update({name: torch.ones(1) for name in kind.scalars})
-    state.update({s.name: torch.eye(s.shape[0]) for s in _projection_specs(model, options)})
+    state.update({s.name: torch.eye(s.shape[0]) for s in projection.specs(model, options)})
+    state.update({s.name: torch.zeros(s.shape) for s in projection.covariance_specs(model, options, "state")})
     state.update({s.name: torch.zeros(s.shape) for s in _prototype_specs(model, options)})
     return state
 
@@ -116,22 +115,9 @@ def state_kinds(model: LearningModel, options: StepOptions = DEFAULT) -> dict[st
     """The manifest's kind of each tensor of :func:`initial_state`."""
     return {
         **{s.name: "optimiser" for s in optimisers.state_specs(model, options)},
-        **{s.name: "control" for s in _projection_specs(model, options)},
+        **{s.name: "control" for s in projection.specs(model, options)},
+        **{s.name: "statistics" for s in projection.covariance_specs(model, options, "state")},
         **{s.name: "statistics" for s in _prototype_specs(model, options)},
-    }
-
-
-def projected_sizes(model: LearningModel, options: StepOptions) -> dict[str, int]:
-    """Trained kernels whose update is projected -> how many inputs they have: those that mix all channels."""
-    if options.projection == "none":
-        return {}
-    network = model.network
-    convolutions = [n for n in network.operators if n.target is aten.convolution.default and n.args[8] == 1]
-    dense = {name for node in convolutions for name, _ in network.weights(node)}
-    return {
-        p.trained: p.trained_shape[0]
-        for p in model.plan.trained
-        if p.trained and p.trained_shape and p.role in ("centre", "full") and p.name in dense
     }
 
 
@@ -147,11 +133,6 @@ def _step_outputs(model: LearningModel, options: StepOptions) -> list[Spec]:
         *([Spec("gradient_norm", (1,), "result", "norm of all gradients before clipping")] if options.clip else []),
         *(state[name] for name in (*order, *kind.scalars)),
     ]
-
-
-def _projection_specs(model: LearningModel, options: StepOptions) -> list[Spec]:
-    meaning = "matrix that the update is multiplied with, from the left"
-    return [Spec(f"projection.{n}", (i, i), "state", meaning) for n, i in projected_sizes(model, options).items()]
 
 
 def _prototype_specs(model: LearningModel, options: StepOptions) -> list[Spec]:

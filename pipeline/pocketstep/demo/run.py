@@ -24,7 +24,7 @@ from pocketstep.demo.report import write_report
 from pocketstep.export import RUNTIMES
 from pocketstep.export.run import Exporters
 from pocketstep.recipe import Recipe, load_recipe
-from pocketstep.stages import Material, Trained, compress, load_material, train_teacher
+from pocketstep.stages import Material, Trained, Watching, compress, load_material, train_teacher
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import CheckFailedError, InputError
 
@@ -70,11 +70,11 @@ def demo(out: Path, runtimes: Sequence[str], console: Console) -> dict[str, Any]
     prepare_folder(out)
     clock, recipe = Clock(), load_recipe("digits")
     with Exporters(list(RUNTIMES), console.exported) as exporters:
-        material = load_material(recipe)
+        material, watching = load_material(recipe), Watching(console.training, console.training_step)
         with clock.part("teacher"):
-            teacher = train_teacher(recipe, material, console.training)
+            teacher = train_teacher(recipe, material, watching)
         with clock.part("compress"):
-            student = compress(recipe, material, teacher.network, console.training)
+            student = compress(recipe, material, teacher.network, watching)
         with clock.part("compile and export"):
             request = request_of(recipe, material.cloud)
             bundle = build_bundle(

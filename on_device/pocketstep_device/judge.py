@@ -1,0 +1,66 @@
+"""How a state does on samples that were held back, and whether that is good enough to keep it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketstep_device.machine import Machine
+from pocketstep_device.manifest import Accept
+from pocketstep_device.runtimes import Array
+from pocketstep_device.samples import Samples
+
+FEWEST = 5
+"""Held-back samples of a class below which its own accuracy is too coarse to refuse an update."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Accuracies are means per class, 0 to 1, NaN without samples.
+
+    Attributes:
+        old: on samples that an earlier update had seen, or that came with the bundle.
+        new: on pending ones.
+        score: to compare states by; accuracy first, then mean probability of the right class.
+        by_class: slot -> accuracy on the old samples, of classes with at least ``FEWEST``.
+    """
+
+    old: float
+    new: float
+    score: tuple[float, float]
+    by_class: dict[int, float]
+
+    def refusal(self, before: Verdict, accept: Accept) -> str:
+        """Why this is too bad to be kept, compared with what was before; empty when it is not."""
+        if self.old < before.old - accept.max_old_loss:
+            return f"lost more than {accept.max_old_loss:.0%} on known classes ({before.old:.1%} to {self.old:.1%})"
+        lost = {slot: was - self.by_class[slot] for slot, was in before.by_class.items() if slot in self.by_class}
+        slot = max(lost, key=lambda s: lost[s], default=-1)
+        if slot >= 0 and lost[slot] > accept.max_class_loss:
+            was, now = before.by_class[slot], self.by_class[slot]
+            return f"lost more than {accept.max_class_loss:.0%} on class {slot} ({was:.1%} to {now:.1%})"
+        return ""
+
+
+def judge(machine: Machine, values: dict[str, Array], held: Samples) -> Verdict:
+    """What ``classify`` with these values says of held-back samples."""
+    outputs = machine.in_batches("classify", values, {"latents": held.latents}, "probabilities")
+    right = outputs.argmax(1) == held.labels
+    sure = outputs[np.arange(len(held)), held.labels]
+    known = ~held.pending
+    old, new = (per_class_mean(right[m], held.labels[m]) for m in (known, held.pending))
+    parts = [a for a in (old, new) if not math.isnan(a)]
+    score = (sum(parts) / max(1, len(parts)), per_class_mean(sure, held.labels))
+    slots, counts = np.unique(held.labels[known], return_counts=True)
+    enough = [int(s) for s in slots[counts >= FEWEST]]
+    return Verdict(old, new, score, {s: float(right[known & (held.labels == s)].mean()) for s in enough})
+
+
+def per_class_mean(values: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> float:
+    """The mean over classes of the mean within a class; NaN without samples."""
+    means = [float(values[labels == c].mean()) for c in np.unique(labels)]
+    return sum(means) / len(means) if means else math.nan

@@ -1,0 +1,186 @@
+"""A phase of gradient steps: rows, batches, targets, rates and masks for the program's ``step``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketstep_device import masks
+from pocketstep_device.budget import Meter
+from pocketstep_device.machine import Machine, padded
+from pocketstep_device.reports import Progress
+from pocketstep_device.runtimes import Array
+from pocketstep_device.samples import Samples, one_hot
+from pocketstep_device.shuffle import SplitMix64
+
+Values = dict[str, Array]
+Rows = npt.NDArray[np.int64]
+COVARIANCE, PROJECTION = "covariance.", "projection."
+PATIENCE = 2
+"""Checks in a row without a better state after which a phase stops."""
+
+
+@dataclass
+class Trainer:
+    """Gradient steps on an update's samples; values go in and come out, nothing is kept but counters.
+
+    Attributes:
+        known: (slots,) 1 for classes that existed before the update; they are what distillation protects.
+        samples: all of the update.
+        judge: a state's score on held-back samples, for phases with ``checks``.
+    """
+
+    machine: Machine
+    known: Array
+    samples: Samples
+    meter: Meter
+    random: SplitMix64
+    judge: Callable[[Values], tuple[float, float]]
+    on_progress: Callable[[Progress], None] | None = None
+    loss: float = math.nan
+    steps: int = 0
+    soft_targets: Array = field(init=False)
+    soft_weights: Array = field(init=False)
+
+    def cache_targets(self, before: Values) -> None:
+        """Logits to distil from: the teacher's cached ones, for the device's own samples its outputs before the update.
+
+        Not for pending samples of a class that is known: they were observed because the outputs are to change.
+        """
+        samples = self.samples
+        self.soft_targets = samples.soft_targets.copy()
+        own = ~samples.has_soft & ~(samples.pending & (self.known[samples.labels] > 0))
+        if own.any():
+            latents = {"latents": samples.latents[own]}
+            self.soft_targets[own] = self.machine.in_batches("classify", before, latents, "logits")
+        self.soft_weights = (samples.has_soft | own).astype(np.float32)
+
+    def run(self, phase: Mapping[str, Any], values: Values) -> Values:
+        """All steps of a phase, with a cosine rate; stops early when the time is up or held-back samples say so."""
+        self.loss, self.steps = math.nan, 0
+        usable = ~self.samples.held_back
+        rows = np.flatnonzero(usable & self.samples.pending if phase["rows"] == "new" else usable)
+        if len(rows) == 0:
+            return values
+        fixed = {**self._controls("step"), **self._masks(phase, values), **self._projections(phase, values)}
+        fixed.update(self._hyper(phase))
+        values = {**values, "blend": vector(0.0)}
+        batch = self.machine.manifest.signatures["step"].batch
+        total = max(1, int(phase["epochs"]) * math.ceil(len(rows) / batch))
+        total = min(total, int(phase.get("max_steps", total)))
+        checks = _Checks(self.judge, int(phase.get("checks", 0)), total)
+        for index, chosen in enumerate(self._batches(rows, batch, total, bool(phase.get("balanced", True)))):
+            if not self.meter.has_time() or checks.enough:
+                break
+            rate = float(phase["learning_rate"]) * 0.5 * (1 + math.cos(math.pi * index / total))
+            feed = {**values, **fixed, "learning_rate": vector(rate), **self._batch(chosen, batch)}
+            outputs = self.machine.run("step", feed)
+            values.update({name: array for name, array in outputs.items() if name in values})
+            self.loss, self.steps = float(outputs["loss"][0]), index + 1
+            checks.after(index, values)
+            if self.on_progress:
+                name = str(phase.get("name", "train"))
+                self.on_progress(Progress(name, index + 1, total, self.loss, self.meter.seconds))
+        return checks.best(values)
+
+    def scores(self, values: Values, rows: Rows, classes: Array) -> Values:
+        """Sums of ``score`` over rows: gradients, importances, and what else the program adds up, from zero."""
+        signature = self.machine.manifest.signatures["score"]
+        sums = {s.name: np.zeros(s.shape, np.float32) for s in signature.inputs if s.source == "statistics"}
+        return self.scores_on(values, rows, classes, sums)
+
+    def scores_on(self, values: Values, rows: Rows, classes: Array, sums: Values) -> Values:
+        """As :meth:`scores`, going on from sums."""
+        batch = self.machine.manifest.signatures["score"].batch
+        for start in range(0, len(rows), batch):
+            feed = {**values, **sums, **self._batch(rows[start : start + batch], batch), "class_mask": classes}
+            sums = self.machine.run("score", feed)
+        return sums
+
+    def _controls(self, signature: str) -> Values:
+        """Masks over class slots: what protects classes protects the known ones; targets that nobody gave are zero."""
+        values: Values = {}
+        for spec in self.machine.manifest.signatures[signature].inputs:
+            if spec.source == "control" and spec.shape == self.known.shape:
+                taught = np.arange(len(self.known)) < len(self.machine.manifest.task.classes)
+                values[spec.name] = taught.astype(np.float32) if spec.name == "logit_mask" else self.known
+            elif spec.source == "batch":
+                values[spec.name] = np.zeros(spec.shape, np.float32)
+        return values
+
+    def _hyper(self, phase: Mapping[str, Any]) -> Values:
+        hyper = self.machine.manifest.hyper
+        return {name: vector(phase.get(name, entry.default)) for name, entry in hyper.items()}
+
+    def _masks(self, phase: Mapping[str, Any], values: Values) -> Values:
+        names = [s.name for s in self.machine.manifest.state if s.kind == "parameter"]
+        usable = ~self.samples.held_back
+        old, new = (np.flatnonzero(usable & m) for m in (~self.samples.pending, self.samples.pending))
+        parts = [masks.everything(names, values)]
+        if (share := float(phase.get("freeze", 0.0))) > 0 and len(old):
+            scores = self.scores(values, old, self.known)
+            parts.append(masks.without_important(scores, names, share, bool(phase.get("freeze_by_layer", False))))
+        if (kept := float(phase.get("channels", 1.0))) < 1 and len(new):
+            parts.append(masks.selected_channels(self.scores(values, new, values["class_mask"]), names, kept))
+        return {f"mask.{name}": mask for name, mask in masks.together(parts).items()}
+
+    def _projections(self, phase: Mapping[str, Any], values: Values) -> Values:
+        """What updates are multiplied with: the identity, or from the covariances by the program's ``project``."""
+        names = [n for n in values if n.startswith(PROJECTION)]
+        if not names or not phase.get("project"):
+            return {n: np.eye(len(values[n]), dtype=np.float32) for n in names}
+        feed = {**values, "hard": vector(phase["project"] == "hard")}
+        return self.machine.run("project", {**feed, **self._hyper(phase)})
+
+    def _batches(self, rows: Rows, batch: int, total: int, balanced: bool) -> Iterator[Rows]:
+        """Random batches: a class, then one of its samples; or, unbalanced, any sample."""
+        labels = self.samples.labels[rows]
+        groups = [rows[labels == c] for c in np.unique(labels)] if balanced else [rows]
+        for _ in range(total):
+            picks = [groups[self.random.below(len(groups))] for _ in range(min(batch, len(rows)))]
+            yield np.array([group[self.random.below(len(group))] for group in picks])
+
+    def _batch(self, chosen: Rows, batch: int) -> Values:
+        labels = one_hot(self.samples.labels[chosen], self.machine.manifest.task.slots)
+        return {
+            "latents": padded(self.samples.latents[chosen], batch),
+            "labels": padded(labels, batch),
+            "label_weights": padded(np.ones(len(chosen), np.float32), batch),
+            "soft_targets": padded(self.soft_targets[chosen], batch),
+            "soft_weights": padded(self.soft_weights[chosen], batch),
+        }
+
+
+class _Checks:
+    """Looks at a state every so many steps, remembers the best, and has enough after two that were no better."""
+
+    def __init__(self, judge: Callable[[Values], tuple[float, float]], count: int, total: int) -> None:
+        self._judge, self._every = judge, max(1, total // count) if count else 0
+        self._best: tuple[tuple[float, float], Values] | None = None
+        self._worse = 0
+
+    @property
+    def enough(self) -> bool:
+        return self._worse >= PATIENCE
+
+    def after(self, index: int, values: Values) -> None:
+        if not self._every or (index + 1) % self._every:
+            return
+        score = self._judge(values)
+        if self._best is None or score > self._best[0]:
+            self._best, self._worse = (score, dict(values)), 0
+        else:
+            self._worse += 1
+
+    def best(self, last: Values) -> Values:
+        return self._best[1] if self._best else last
+
+
+def vector(value: Any) -> Array:
+    """A number as a program's input, (1,)."""
+    return np.array([float(value)], np.float32)

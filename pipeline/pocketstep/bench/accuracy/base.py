@@ -1,0 +1,107 @@
+"""The base model of a stream: the small network that every method starts from, trained once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pocketstep.data import Dataset
+from pocketstep.networks import Architecture, BlockShape, ResidualNet
+from pocketstep.training import fit
+from pocketstep.weights import load_network, save_network
+from pocketstep_device.errors import InputError
+
+MEAN, STD = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)
+"""CIFAR-100's."""
+TURNS = 4
+UPRIGHT = 0.5
+"""Share of a batch that is not turned."""
+
+SHAPES = ((32, 32, 1), (32, 64, 2), (64, 128, 2), (128, 256, 1))
+"""Inputs, outputs and stride of the four blocks: 1.2 M parameters, 107 M multiply-adds on 32x32 images."""
+
+
+class Turned(nn.Module):
+    """Cross-entropy of (class, quarter turns) on randomly turned images, from a head with four rows a class.
+
+    Labels augmented by rotation (Lee et al. 2020; PASS, Zhu et al. 2021, for class increments): features that tell
+    turns apart say more about classes that come later.
+    """
+
+    def __init__(self, classes: int, smoothing: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.classes, self.smoothing, self.generator = classes, smoothing, generator
+
+    def forward(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Square images (B, C, H, W), labels (B,) -> scalar."""
+        count = len(images)
+        upright = torch.rand(count, generator=self.generator) < UPRIGHT
+        turns = torch.where(upright, 0, torch.randint(1, TURNS, (count,), generator=self.generator))
+        images = images.clone()
+        for quarter in range(1, TURNS):
+            images[turns == quarter] = images[turns == quarter].rot90(quarter, (2, 3))
+        logits: Tensor = model(images)
+        joint = labels + self.classes * turns.to(labels.device)
+        return nn.functional.cross_entropy(logits.float(), joint, label_smoothing=self.smoothing)
+
+
+def smoothed(smoothing: float) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+    """Cross-entropy with label smoothing."""
+
+    def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        logits: Tensor = model(images)
+        return nn.functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+
+    return loss
+
+
+def base_network(
+    data: Dataset, path: Path, *, epochs: int, seed: int, prepared: bool, smoothing: float,
+    tell: Callable[[str], None],
+) -> ResidualNet:  # fmt: skip
+    """Trains the base on the stream's first classes, or reads what an earlier run wrote.
+
+    Args:
+        data: their training images, 32x32 RGB.
+        path: of its file.
+        epochs: passes; one-cycle rate, bfloat16, crops and flips.
+        seed: of weights, order and augmentation.
+        prepared: whether it is prepared for learning: no label smoothing, rotation labels.
+        smoothing: of labels where it is not.
+        tell: progress.
+    """
+    if path.exists():
+        kept = load_network(path)
+        if not isinstance(kept, ResidualNet):
+            raise InputError(f"{path} is no base of this benchmark; remove it to train one")
+        return kept
+    path.parent.mkdir(parents=True, exist_ok=True)
+    classes = len(data.classes)
+    groups = tuple((BlockShape(i, o, o, s, i != o or s != 1),) for i, o, s in SHAPES)
+    rows = classes * TURNS if prepared else classes
+    net = ResidualNet.from_architecture(Architecture(rows, 3, SHAPES[0][0], groups), seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    fit(
+        net, data, epochs=epochs, batch=128, learning_rate=0.25, seed=seed, mean=MEAN, std=STD, augment=True,
+        shift=4, mirror=True, schedule="one-cycle", precision="bfloat16",
+        loss=Turned(classes, 0.0, generator) if prepared else smoothed(smoothing),
+        checkpoint=path.with_suffix(".checkpoint"),
+        on_progress=lambda p: tell(f"base: epoch {p.epoch} of {p.epochs}, loss {p.loss:.3f}"),
+    )  # fmt: skip
+    net.head = upright_head(net.head, classes)
+    net = net.eval().to(memory_format=torch.contiguous_format)
+    save_network(net, path)
+    path.with_suffix(".checkpoint").unlink(missing_ok=True)
+    return net
+
+
+def upright_head(head: nn.Linear, classes: int) -> nn.Linear:
+    """The rows of images that were not turned."""
+    kept = nn.Linear(head.in_features, classes)
+    with torch.no_grad():
+        kept.weight.copy_(head.weight[:classes])
+        kept.bias.copy_(head.bias[:classes])
+    return kept

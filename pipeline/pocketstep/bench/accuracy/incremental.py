@@ -1,0 +1,157 @@
+"""Classes that come one experience after another, learned by devices: one learner, or one a method, on a runtime."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketstep.bench.accuracy.stream import Course, experiences, per_class
+from pocketstep_device import Learner
+
+Latents = npt.NDArray[np.int8]
+Tell = Callable[[str], None]
+UNBOUNDED = 4096.0
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Latents of a data set, as the bundle's ``encode`` gives them: (N, h, w, c) int8, and labels (N,)."""
+
+    latents: Latents
+    labels: npt.NDArray[np.int64]
+
+    def of(self, label: int) -> Latents:
+        """One class."""
+        own: Latents = self.latents[self.labels == label]
+        return own
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table.
+
+    Attributes:
+        title: as people know it.
+        schedule: of the bundle.
+        bundle: the plan's variant.
+        alone: trains the network, so that it needs a device of its own; closed forms share one and roll back.
+        store_mb: most MiB of the device's stored latents; None for the run's own limit.
+    """
+
+    title: str
+    schedule: str
+    bundle: str = "centre"
+    alone: bool = True
+    store_mb: float | None = None
+
+
+METHODS: dict[str, Method] = {
+    "nearest-mean": Method("nearest class mean", "nearest-mean", alone=False),
+    "ridge": Method("recursive ridge", "ridge", alone=False),
+    "closed-form": Method("streaming LDA", "closed-form", alone=False),
+    "auto": Method("auto", "auto"),
+    "freezing": Method("weight freezing, replay", "replay"),
+    "end-to-end": Method("the same, nothing frozen", "end-to-end"),
+    "full": Method("all taps, replay", "end-to-end", "full"),
+    "csko": Method("CsKO", "csko"),
+    "selection": Method("CsKO: selection alone", "selection"),
+    "projection": Method("CsKO: projection alone", "projection"),
+    "soft-projection": Method("soft projection", "soft-projection"),
+    "prototypes": Method("CsKO: prototypes alone", "prototypes"),
+    "lwf": Method("LwF", "without-forgetting"),
+    "fine-tune": Method("plain fine-tuning", "fine-tune"),
+    "joint": Method("replay of all images", "end-to-end", store_mb=UNBOUNDED),
+}
+
+
+@dataclass
+class Result:
+    """What a method did: accuracies along the stream, seconds and bytes."""
+
+    name: str
+    title: str
+    course: Course
+    seconds: list[float] = field(default_factory=list)
+    bytes: int = 0
+
+
+@dataclass
+class Stage:
+    """One run's stage: encoded images, how many classes are seen when, and where devices keep their states."""
+
+    train: Encoded
+    test: Encoded
+    names: tuple[str, ...]
+    seen: list[int]
+    folder: Path
+    runtime: str
+    threads: int
+    store_mb: float
+
+    def device(self, bundle: Path, name: str, store_mb: float) -> Learner:
+        """A device that has learned nothing yet."""
+        state = self.folder / f"{name}.state"
+        shutil.rmtree(state, ignore_errors=True)
+        return Learner.open(bundle, state, self.runtime, self.threads, store_mb)
+
+    def accuracies(self, learner: Learner, known: int) -> npt.NDArray[np.float64]:
+        """Per class, on the test images of the classes that are known."""
+        rows = self.test.labels < known
+        found = learner.classify_latents(self.test.latents[rows])
+        slots = {name: slot for slot, name in enumerate(self.names)}
+        return per_class(np.array([slots[n] for n in found.labels]), self.test.labels[rows], known)
+
+    def observe(self, learner: Learner, classes: Iterable[int]) -> None:
+        """Shows every training image of some classes."""
+        for label in classes:
+            learner.add_class(self.names[label])
+            learner.observe_latents(self.train.of(label), self.names[label])
+
+
+def closed_forms(stage: Stage, bundle: Path, methods: dict[str, Method], tell: Tell) -> list[Result]:
+    """Methods that share their statistics: every one updates from the same state, is judged, and rolled back."""
+    with stage.device(bundle, "closed-forms", stage.store_mb) as learner:
+        base = stage.accuracies(learner, stage.seen[0])
+        results = [Result(name, m.title, Course([base])) for name, m in methods.items()]
+        for experience in experiences(stage.seen):
+            stage.observe(learner, experience)
+            for number, result in enumerate(results):
+                if number:
+                    learner.rollback()
+                _update(learner, stage, methods[result.name].schedule, result)
+                result.course.rows.append(stage.accuracies(learner, experience.stop))
+                result.bytes = memory(bundle, stage.folder / "closed-forms.state")
+                tell(f"{result.title}: {result.course.curve[-1]:.1%} of {experience.stop} classes")
+    return results
+
+
+def trained(stage: Stage, bundle: Path, name: str, method: Method, tell: Tell) -> Result:
+    """A method that changes the network, on a device of its own."""
+    with stage.device(bundle, name, method.store_mb or stage.store_mb) as learner:
+        result = Result(name, method.title, Course([stage.accuracies(learner, stage.seen[0])]))
+        for experience in experiences(stage.seen):
+            stage.observe(learner, experience)
+            _update(learner, stage, method.schedule, result)
+            result.course.rows.append(stage.accuracies(learner, experience.stop))
+            tell(f"{method.title}: {result.course.curve[-1]:.1%} of {experience.stop} classes")
+        result.bytes = memory(bundle, stage.folder / f"{name}.state")
+    return result
+
+
+def _update(learner: Learner, stage: Stage, schedule: str, result: Result) -> None:
+    start = time.perf_counter()
+    learner.update(method=schedule)
+    result.seconds.append(time.perf_counter() - start)
+
+
+def memory(bundle: Path, state: Path) -> int:
+    """Bytes beside the program that learning keeps: the cloud's replay, the newest snapshot and stored latents."""
+    snapshots = sorted(state.glob("snapshot-*"), key=lambda p: p.stat().st_mtime)
+    latents = sum(p.stat().st_size for p in state.glob("latents-*"))
+    return (bundle / "replay.safetensors").stat().st_size + latents + (snapshots[-1].stat().st_size if snapshots else 0)

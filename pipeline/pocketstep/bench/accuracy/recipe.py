@@ -1,0 +1,131 @@
+"""What ``bench accuracy`` reads: a TOML file of its own, as strict as a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import tomllib
+
+from pocketstep.bench.accuracy.material import CUTS, VARIANTS, Settings
+from pocketstep.bench.accuracy.run import Order, check
+from pocketstep.bench.accuracy.stream import Protocol
+from pocketstep.camera import CAMERAS
+from pocketstep.data import Dataset, load_cifar
+from pocketstep.recipe import parse
+from pocketstep_device.errors import InputError
+
+
+@dataclass(frozen=True)
+class BaseTable:
+    """The base: see ``Settings``."""
+
+    classes: int
+    epochs: int
+    prepared: bool
+    smoothing: float
+
+
+@dataclass(frozen=True)
+class StreamTable:
+    """Class increments: experiences after the base, methods, seeds, and what a device keeps.
+
+    ``test_per_class`` is 0 for all test images; ``replay_per_class`` counts the cloud's images that go along.
+    """
+
+    steps: int
+    methods: tuple[str, ...]
+    seeds: int
+    test_per_class: int
+    cut: str
+    replay_per_class: int
+    store_mb: float
+
+
+@dataclass(frozen=True)
+class ShiftTable:
+    """Other cameras: names, cuts, variants of the plan, and labelled images of each class."""
+
+    cameras: tuple[str, ...]
+    cuts: tuple[str, ...]
+    variants: tuple[str, ...]
+    shown: int
+    test_per_class: int
+
+
+@dataclass(frozen=True)
+class AccuracyRecipe:
+    """All of it. ``data`` is ``cifar100``, in the folder that the command is given."""
+
+    data: str
+    base: BaseTable
+    stream: StreamTable
+    shift: ShiftTable
+
+    def settings(self, seed: int = 0) -> Settings:
+        """Of the base and the bundles."""
+        base, stream = self.base, self.stream
+        return Settings(
+            base.classes, base.epochs, base.prepared, base.smoothing, stream.cut, stream.replay_per_class, seed
+        )
+
+    def order(self, runtime: str, threads: int) -> Order:
+        """What the stream's part asks for."""
+        stream = self.stream
+        return Order(
+            Protocol(self.base.classes, stream.steps), self.settings(), stream.methods, stream.seeds,
+            stream.test_per_class or None, stream.store_mb, runtime, threads,
+        )  # fmt: skip
+
+    def images(self, folder: Path) -> tuple[Dataset, Dataset]:
+        """Training and test images from the standard binary version.
+
+        Raises:
+            InputError: they are not there, or damaged.
+        """
+        return load_cifar(folder, "cifar100", "train"), load_cifar(folder, "cifar100", "test")
+
+
+def load(path: str) -> AccuracyRecipe:
+    """Reads the file, or one that comes with pocketstep by its name (``cifar100-b50``).
+
+    Raises:
+        InputError: no such file, no TOML, a key that is missing, unknown or mistyped, or a value out of range.
+    """
+    bundled = Path(str(resources.files("pocketstep"))) / "models" / f"{path}.toml"
+    file = Path(path) if path.endswith(".toml") else bundled
+    if not file.exists() and not path.endswith(".toml"):
+        file = Path(__file__).parents[4] / "models" / f"{path}.toml"
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no recipe {path}; give a .toml file, or 'cifar100-b50'") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} is no readable TOML file: {error}") from None
+    recipe = parse(AccuracyRecipe, content, "")
+    _check(recipe)
+    return recipe
+
+
+def _check(recipe: AccuracyRecipe) -> None:
+    check(recipe.stream.methods)
+    chosen = {"data": ((recipe.data,), ("cifar100",)), "stream.cut": ((recipe.stream.cut,), tuple(CUTS)),
+              "shift.cameras": (recipe.shift.cameras, tuple(CAMERAS)), "shift.cuts": (recipe.shift.cuts, tuple(CUTS)),
+              "shift.variants": (recipe.shift.variants, ("centre", "full"))}  # fmt: skip
+    assert {"centre", "full"} <= set(VARIANTS)
+    for where, (values, known) in chosen.items():
+        for value in values:
+            if value not in known:
+                raise InputError(f"the recipe's {where} has '{value}'; choose of {', '.join(known)}")
+    bounds = {
+        "base.epochs": (recipe.base.epochs, 1, 10_000), "base.smoothing": (recipe.base.smoothing, 0, 0.9),
+        "stream.seeds": (recipe.stream.seeds, 1, 100), "stream.store_mb": (recipe.stream.store_mb, 0.1, 65536),
+        "stream.test_per_class": (recipe.stream.test_per_class, 0, 100_000),
+        "stream.replay_per_class": (recipe.stream.replay_per_class, 1, 100_000),
+        "shift.shown": (recipe.shift.shown, 1, 100_000),
+        "shift.test_per_class": (recipe.shift.test_per_class, 0, 100_000),
+    }  # fmt: skip
+    for where, (number, low, high) in bounds.items():
+        if not low <= number <= high:
+            raise InputError(f"the recipe's {where} is {number}; it must lie between {low} and {high}")

@@ -1,0 +1,90 @@
+"""What was measured, as tables and plots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+COLOURS = "tab10"
+
+
+def stream_table(result: dict[str, Any]) -> Table:
+    """A row a method, best average first."""
+    base = " / ".join(f"{value:.1%}" for value in result["base"])
+    kind = "prepared for learning" if result["prepared"] else "plain"
+    seen = result["protocol"]["seen"]
+    title = (
+        f"{seen[0]} classes, then {len(seen) - 1} × {seen[1] - seen[0]}; "
+        f"base {base} ({kind}, {result['epochs']} epochs); "
+        f"{result['test_images']} test images, {result['runtime']}, seeds: {len(result['base'])}"
+    )
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method")
+    for name in ("average", "last", "forgetting", "s an update", "MB kept"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in sorted(result["rows"], key=lambda r: -r["average"]):
+        numbers = [_spread(row, what, len(result["base"])) for what in ("average", "last", "forgetting")]
+        seconds = f"{row['seconds']:.1f}" if row["seconds"] is not None else ""
+        table.add_row(row["title"], *numbers, seconds, f"{row['bytes'] / 1e6:.1f}" if row["bytes"] else "")
+    return table
+
+
+def shift_table(result: dict[str, Any]) -> Table:
+    """A row for every camera, cut, variant and method."""
+    title = (
+        f"another camera: {result['shown']} labelled images of each of {result['classes']} classes; "
+        f"{result['test_images']} test images, {result['runtime']}"
+    )
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("camera", "cut", "taps", "method"):
+        table.add_column(name)
+    for name in ("new camera", "original", "s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in result["rows"]:
+        title = row["title"] + (f": {row['chosen']}" if row["method"] == "auto" and row["chosen"] else "")
+        seconds = f"{row['seconds']:.1f}" if row["seconds"] else ""
+        accuracies = [f"{row[what]:.1%}" for what in ("shifted", "original")]
+        table.add_row(row["camera"], row["cut"], row["variant"], title, *accuracies, seconds)
+    return table
+
+
+def draw_stream(result: dict[str, Any], path: Path) -> None:
+    """Accuracy by number of classes known, a line a method (the first seed)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for row in sorted(result["rows"], key=lambda r: -r["average"]):
+        values = [100 * value for value in row["curve"]]
+        axes.plot(result["protocol"]["seen"], values, marker="o", markersize=3, label=row["title"])
+    axes.set_xlabel("classes known")
+    axes.set_ylabel("accuracy on them, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="lower left")
+    figure.savefig(path, dpi=150)
+
+
+def draw_costs(result: dict[str, Any], path: Path) -> None:
+    """Average accuracy against seconds an update, the area of a dot what is kept."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    rows = [row for row in result["rows"] if row["seconds"] is not None]
+    for row in rows:
+        size = 20 + (row["bytes"] or 0) / 1e5
+        axes.scatter(row["seconds"], 100 * row["average"], s=size, alpha=0.6)
+        axes.annotate(row["title"], (row["seconds"], 100 * row["average"]), fontsize=8, xytext=(6, 3),
+                      textcoords="offset points")  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds an update")
+    axes.set_ylabel("average incremental accuracy, %")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+
+
+def _spread(row: dict[str, Any], what: str, seeds: int) -> str:
+    return f"{row[what]:.1%}" + (f" ± {100 * row[f'{what}_spread']:.1f}" if seeds > 1 else "")

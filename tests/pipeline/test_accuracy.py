@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pocketstep.bench.accuracy import recipe as recipes
+from pocketstep.bench.accuracy.base import Turned, base_network, upright_head
+from pocketstep.bench.accuracy.results import draw_costs, draw_stream, shift_table, stream_table
+from pocketstep.bench.accuracy.rivals import RIVALS
+from pocketstep.bench.accuracy.run import check
+from pocketstep.bench.accuracy.stream import Course, Protocol, experiences, per_class, reordered
+from pocketstep.data import Dataset
+from pocketstep_device.errors import InputError
+
+DATA = "POCKETSTEP_CIFAR"
+"""Environment variable: the folder that has CIFAR-100's binary version."""
+
+
+def images(per_class: int, classes: int, side: int = 8, seed: int = 0) -> Dataset:
+    """Images whose colour says their class, with noise."""
+    random = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), per_class)
+    colours = np.random.default_rng(9).integers(30, 220, (classes, 1, 1, 3))
+    pixels = colours[labels] + random.normal(0, 20, (len(labels), side, side, 3))
+    return Dataset(np.clip(pixels, 0, 255).astype(np.uint8), labels, tuple(f"class {c}" for c in range(classes)))
+
+
+def test_protocols() -> None:
+    assert Protocol(50, 5).seen(100) == [50, 60, 70, 80, 90, 100]
+    assert Protocol(10, 9).seen(100) == list(range(10, 101, 10))
+    assert list(experiences([2, 4, 6])) == [range(2, 4), range(4, 6)]
+    for first, steps in ((50, 7), (100, 1), (1, 3), (50, 0)):
+        with pytest.raises(InputError, match="choose numbers that divide"):
+            Protocol(first, steps).seen(100)
+
+
+def test_class_order() -> None:
+    """A permutation, the same for training and test images, another one for another seed."""
+    train, test = images(3, 10), images(2, 10, seed=1)
+    a, b = reordered(train, 0), reordered(test, 0)
+    assert a.classes == b.classes != reordered(train, 1).classes
+    assert sorted(a.classes) == sorted(train.classes)
+    for data, before in ((a, train), (b, test)):
+        assert [data.classes[i] for i in data.labels] == [before.classes[i] for i in before.labels]
+
+
+def test_what_is_counted() -> None:
+    course = Course([np.array([0.9, 0.7]), np.array([0.8, 0.6, 1.0]), np.array([0.5, 0.6, 0.7, 0.2])])
+    assert course.curve == pytest.approx([0.8, 0.8, 0.5])
+    assert course.average == pytest.approx(0.7)
+    assert course.last == pytest.approx(0.5)
+    assert course.forgetting == pytest.approx(((0.9 - 0.5) + (0.7 - 0.6) + (1.0 - 0.7)) / 3)
+    assert per_class(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 2]), 3).tolist() == [0.5, 1, 1]
+
+
+@pytest.mark.parametrize("name", sorted(RIVALS))
+def test_rivals_learn_what_can_be_separated(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    means = torch.rand(6, 16, generator=generator) * 4
+    labels = torch.arange(6).repeat_interleave(60)
+    features = (means[labels] + 0.3 * torch.randn(360, 16, generator=generator)).clamp(min=0)
+    scores = RIVALS[name](features[::2], labels[::2], features[1::2], [4, 6])
+    assert scores.shape == (180, 6)
+    assert (scores.argmax(1) == labels[1::2]).float().mean() > 0.9
+
+
+def test_turned_images_have_labels_of_their_own() -> None:
+    """What is not turned keeps the class's own row; every turn by a quarter is one block of rows further."""
+    seen: list[torch.Tensor] = []
+
+    class Perfect(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            corner = x[:, 0].flatten(1)[:, [0, 8, 2, 6]]  # where the only bright pixel went: none, half, right, left
+            turns = torch.tensor([0, 2, 3, 1])[corner.argmax(1)]
+            return torch.nn.functional.one_hot(turns * 5 + 3, 20).float() * 50
+
+    x = torch.zeros(64, 1, 3, 3)
+    x[:, :, 0, 0] = 1
+    loss = Turned(5, 0.0, torch.Generator().manual_seed(0))(Perfect(), x, torch.full((64,), 3))
+    assert loss < 1e-3
+    upright = (seen[0] == x).flatten(1).all(1).float().mean()
+    assert 0.3 < upright < 0.7
+
+
+def test_base_is_trained_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    train = images(20, 3, side=32)
+    how: dict[str, Any] = {"epochs": 2, "seed": 0, "prepared": True, "smoothing": 0.0, "tell": said.append}
+    first = base_network(train, tmp_path / "base.safetensors", **how)
+    assert first.head.out_features == 3
+    assert len(said) == 2
+    again = base_network(train, tmp_path / "base.safetensors", **how)
+    assert len(said) == 2
+    assert torch.equal(first.head.weight, again.head.weight)
+    assert upright_head(torch.nn.Linear(4, 12), 3).weight.shape == (3, 4)
+
+
+def test_recipe_that_comes_along() -> None:
+    recipe = recipes.load("cifar100-b50")
+    assert recipe.order("litert", 2).protocol.seen(100) == [50, 60, 70, 80, 90, 100]
+    check(recipe.stream.methods)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"ridge"', '"magic"', "no method 'magic'; choose of"),
+        ('cut = "late"', 'cut = "deep"', "stream.cut has 'deep'; choose of late"),
+        ('"dim"', '"fisheye"', "shift.cameras has 'fisheye'"),
+        ("seeds = 1", "seeds = 0", "stream.seeds is 0"),
+        ("epochs = 16", "", "missing key 'epochs'"),
+        ("steps = 5", "steps = [", "no readable TOML"),
+    ],
+)
+def test_bad_recipes(tmp_path: Path, old: str, new: str, message: str) -> None:
+    text = (Path(__file__).parents[2] / "models" / "cifar100-b50.toml").read_text()
+    assert old in text
+    (tmp_path / "bad.toml").write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match=message.replace("[", r"\[")):
+        recipes.load(str(tmp_path / "bad.toml"))
+    with pytest.raises(InputError, match="there is no recipe"):
+        recipes.load("none")
+
+
+def test_tables_and_plots(tmp_path: Path) -> None:
+    row = {"method": "auto", "title": "auto", "curve": [0.8, 0.7], "average": 0.75, "last": 0.7, "forgetting": 0.05,
+           "average_spread": 0.01, "last_spread": 0.01, "forgetting_spread": 0.0, "seconds": 2.0,
+           "bytes": 10**6}  # fmt: skip
+    rival = {**row, "title": "FeTrIL", "seconds": None, "bytes": None}
+    stream = {"base": [0.8, 0.79], "prepared": True, "epochs": 3, "protocol": {"seen": [5, 10]}, "test_images": 100,
+              "runtime": "litert", "rows": [row, rival]}  # fmt: skip
+    table = stream_table(stream)
+    assert table.row_count == 2
+    assert "5 classes, then 1 × 5" in str(table.title)
+    draw_stream(stream, tmp_path / "stream.png")
+    draw_costs(stream, tmp_path / "costs.png")
+    assert all((tmp_path / name).stat().st_size > 5000 for name in ("stream.png", "costs.png"))
+    camera = {"cut": "late", "variant": "centre", "camera": "dim", "method": "auto", "title": "auto", "shifted": 0.5,
+              "original": 0.6, "seconds": 3.0, "chosen": "closed form"}  # fmt: skip
+    shift = {"shown": 20, "classes": 50, "test_images": 100, "runtime": "litert", "rows": [camera]}
+    assert shift_table(shift).row_count == 1
+
+
+@pytest.mark.slow
+def test_the_whole_table(tmp_path: Path) -> None:
+    """A base of one epoch, two methods, one camera: every part runs and its numbers are those of a learner."""
+    from typer.testing import CliRunner
+
+    from pocketstep.cli import app
+
+    if DATA not in os.environ:
+        pytest.skip(f"{DATA} does not name a folder with CIFAR-100's binary version (unpack_cifar.py writes one)")
+    text = (Path(__file__).parents[2] / "models" / "cifar100-b50.toml").read_text()
+    for old, new in (("epochs = 16", "epochs = 1"), ("test_per_class = 0", "test_per_class = 10"),
+                     ('["dim", "night", "warm"]', '["dim"]'), ('["late", "middle", "early"]', '["late"]'),
+                     ('["centre", "full"]', '["centre"]')):  # fmt: skip
+        text = text.replace(old, new)
+    (tmp_path / "small.toml").write_text(text)
+    arguments = ["--data", os.environ[DATA], "--out", str(tmp_path / "out"), "--methods", "closed-form,FeTrIL"]
+    done = CliRunner().invoke(app, ["bench", "accuracy", str(tmp_path / "small.toml"), *arguments])
+    assert done.exit_code == 0, done.output
+    assert "streaming LDA" in done.output
+    assert (tmp_path / "out" / "accuracy.png").exists()
