@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from pocketstep_device.machine import Machine, padded
 from pocketstep_device.runtimes import Array
-from pocketstep_device.samples import Samples
+from pocketstep_device.samples import Samples, one_hot
 
 Values = dict[str, Array]
 STATISTICS = ("count", "total", "second")
@@ -60,14 +60,14 @@ def _features(machine: Machine, values: Values, samples: Samples) -> Array:
 
 def _added(machine: Machine, values: Values, features: Array, labels: npt.NDArray[np.int64], weight: float) -> Values:
     batch = machine.manifest.signatures["statistics"].batch
-    one_hot = np.eye(machine.manifest.task.slots, dtype=np.float32)[labels]
+    rows_of = one_hot(labels, machine.manifest.task.slots)
     weights = np.full(len(labels), weight, np.float32)
     values = dict(values)
     for start in range(0, len(features), batch):
         rows = slice(start, start + batch)
         feed = {
             "features": padded(features[rows], batch),
-            "labels": padded(one_hot[rows], batch),
+            "labels": padded(rows_of[rows], batch),
             "label_weights": padded(weights[rows], batch),
         }
         values.update(machine.run("statistics", {**values, **feed}))

@@ -144,3 +144,10 @@ _LAYOUT: dict[str, tuple[type[np.generic], int]] = {
     "origin": (np.uint8, 1),
     "pending": (np.bool_, 1),
 }
+
+
+def one_hot(labels: npt.NDArray[np.int64], slots: int) -> npt.NDArray[np.float32]:
+    """(N, slots), 1 at each label: no matrix of slots by slots, whatever a manifest claims."""
+    rows = np.zeros((len(labels), slots), np.float32)
+    rows[np.arange(len(labels)), labels] = 1.0
+    return rows

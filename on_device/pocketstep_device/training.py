@@ -15,7 +15,7 @@ from pocketstep_device.budget import Meter
 from pocketstep_device.machine import Machine, padded
 from pocketstep_device.reports import Progress
 from pocketstep_device.runtimes import Array
-from pocketstep_device.samples import Samples
+from pocketstep_device.samples import Samples, one_hot
 from pocketstep_device.shuffle import SplitMix64
 
 Values = dict[str, Array]
@@ -146,7 +146,7 @@ class Trainer:
             yield np.array([group[self.random.below(len(group))] for group in picks])
 
     def _batch(self, chosen: Rows, batch: int) -> Values:
-        labels = np.eye(self.machine.manifest.task.slots, dtype=np.float32)[self.samples.labels[chosen]]
+        labels = one_hot(self.samples.labels[chosen], self.machine.manifest.task.slots)
         return {
             "latents": padded(self.samples.latents[chosen], batch),
             "labels": padded(labels, batch),

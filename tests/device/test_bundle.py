@@ -232,6 +232,31 @@ def test_cut_or_changed_zip_never_gives_other_content(zipped: Path) -> None:
             Bundle.open(zipped)
 
 
+def test_a_zip_whose_directory_would_take_long_to_read(zipped: Path, tmp_path: Path) -> None:
+    """Refused by its last bytes, before anything parses the directory."""
+    good = zipped.read_bytes()
+    zipped.write_bytes(good[:-2] + b"\x05\0hello")
+    with pytest.raises(BundleError, match="has a comment"):
+        Bundle.open(zipped)
+    end = bytearray(good[-22:])
+    for field, value in ((8, 5000), (10, 5000), (12, 2**31)):
+        changed = bytearray(end)
+        changed[field : field + (4 if field == 12 else 2)] = value.to_bytes(4 if field == 12 else 2, "little")
+        if field != 12:
+            changed[8:12] = value.to_bytes(2, "little") * 2
+        zipped.write_bytes(good[:-22] + bytes(changed))
+        with pytest.raises(BundleError, match="at most 256 and 131072 are read"):
+            Bundle.open(zipped)
+    zipped.write_bytes(good[:-22] + b"PK\6\7" + bytes(16) + bytes(end))
+    with pytest.raises(BundleError, match="64-bit kind"):
+        Bundle.open(zipped)
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for index in range(300):
+            archive.writestr(str(index), b"")
+    with pytest.raises(BundleError, match="claims 300 files"):
+        Bundle.open(tmp_path / "many.zip")
+
+
 def test_zip_is_deterministic_and_leaves_unlisted_files_out(folder: Path, zipped: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     (tmp_path / "copy" / "unlisted").write_text("x")

@@ -79,6 +79,7 @@ OPERATIONS: dict[str, Callable[[World, Path], object]] = {
     ),
     "update": lambda world, state: _learner(world, state, lambda learner: learner.update()),
     "rollback": lambda world, state: _learner(world, state, lambda learner: learner.rollback()),
+    "forget": lambda world, state: _learner(world, state, lambda learner: learner.forget(NEW)),
     "adopt, plans agree": lambda world, state: adopt(world.same_plan, state),
     "adopt, plans differ": lambda world, state: adopt(world.other_plan, state),
 }

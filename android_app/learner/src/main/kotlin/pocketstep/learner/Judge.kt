@@ -1,16 +1,21 @@
 package pocketstep.learner
 
+import kotlin.math.max
+import kotlin.math.sqrt
+
 /**
  * How a state does on samples that were held back. Accuracies are means per class, 0 to 1, NaN without samples: [old] on
  * samples that an earlier update had seen, or that came with the bundle, [new] on pending ones.
  *
- * @property byClass slot to accuracy on the old samples, of classes with enough of them.
+ * @property count old samples.
+ * @property byClass slot to accuracy on the old samples and how many there are, of classes with enough of them.
  */
 internal class Verdict(
     val old: Double,
     val new: Double,
     private val sure: Double,
-    private val byClass: Map<Int, Double>,
+    private val count: Int,
+    private val byClass: Map<Int, Share>,
 ) : Comparable<Verdict> {
     private val mean: Double = listOf(old, new).filterNot { it.isNaN() }.let { if (it.isEmpty()) 0.0 else it.average() }
 
@@ -24,22 +29,35 @@ internal class Verdict(
             else -> 0
         }
 
-    /** Why this is too bad to be kept, compared with what was before; null when it is not. */
+    /**
+     * Why this is too bad to be kept, compared with what was before; null when it is not. A loss counts when it is larger
+     * than the limit and the standard error of what was before: of so few samples, some are lost by chance.
+     */
     fun refusal(
         before: Verdict,
         accept: Accept,
     ): String? {
-        if (old < before.old - accept.maxOldLoss) {
+        if (old < before.old - accept.maxOldLoss - Share(before.old, before.count).error) {
             val limit = percent(accept.maxOldLoss)
             return "lost more than $limit on known classes (${percent(before.old, 1)} to ${percent(old, 1)})"
         }
-        val lost = before.byClass.filterKeys(byClass::containsKey).mapValues { (slot, was) -> was - byClass.getValue(slot) }
+        val both = before.byClass.filterKeys(byClass::containsKey)
+        val lost = both.mapValues { (slot, was) -> was.value - byClass.getValue(slot).value - was.error }
         val worst = lost.maxByOrNull { it.value } ?: return null
         if (worst.value <= accept.maxClassLoss) return null
-        val was = percent(before.byClass.getValue(worst.key), 1)
-        val now = percent(byClass.getValue(worst.key), 1)
+        val was = percent(before.byClass.getValue(worst.key).value, 1)
+        val now = percent(byClass.getValue(worst.key).value, 1)
         return "lost more than ${percent(accept.maxClassLoss)} on class ${worst.key} ($was to $now)"
     }
+}
+
+/** A share (0 to 1) of [count] samples. */
+internal class Share(
+    val value: Double,
+    private val count: Int,
+) {
+    /** Its standard error; 0 without samples. */
+    val error: Double get() = if (count == 0) 0.0 else sqrt(max(0.0, value * (1 - value)) / count)
 }
 
 /** Judges states on samples that no training sees. */
@@ -61,7 +79,8 @@ internal class Judge(
             perClassMean(right, old),
             perClassMean(right, new),
             perClassMean(sure, held.where { true }),
-            large.mapValues { (_, own) -> own.map { right[it] }.average() },
+            old.size,
+            large.mapValues { (_, own) -> Share(own.map { right[it] }.average(), own.size) },
         )
     }
 
