@@ -42,7 +42,7 @@ class Workshop:
         self.recipe = load_recipe(recipe)
         self.material = load_material(self.recipe, data)
         self.folder, self._given = folder, load_network(teacher) if teacher else None
-        if self._given:
+        if self._given is not None:
             check_teacher(self._given, self.material.cloud)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -51,8 +51,8 @@ class Workshop:
 
     def teacher(self, console: Console) -> Trained:
         """The teacher: given, trained or kept."""
-        kept = self._given or self._kept("teacher", TEACHER_PARTS)
-        if kept:
+        kept = self._given if self._given is not None else self._kept("teacher", TEACHER_PARTS)
+        if kept is not None:
             return judge(kept, self.material, self.recipe)
         trained = train_teacher(self.recipe, self.material, self._watching(console))
         self._keep("teacher", TEACHER_PARTS, trained.network)
@@ -91,7 +91,7 @@ class Workshop:
     def _digest(self, parts: tuple[str, ...]) -> str:
         content = asdict(self.recipe)
         facts: list[object] = [content[p] for p in parts]
-        if self._given:
+        if self._given is not None:
             facts.append(digest(*self._given.state_dict().values()))
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

@@ -55,6 +55,7 @@ class Recorder:
         for spec in signature.outputs:
             value = outputs[spec.name].detach().contiguous()
             self.values[spec.name] = value
+            self.fresh.pop(spec.name, None)  # the state's own value has been replaced before anyone used it
             self.tensors[f"{index}.out.{spec.name}"] = sample(value.numpy())
 
     def to_bytes(self) -> bytes:

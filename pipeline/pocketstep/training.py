@@ -58,6 +58,7 @@ def fit(
     watch: Watch | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 30.0,
+    key: str = "",
     on_progress: OnProgress | None = None,
     on_step: OnProgress | None = None,
 ) -> History:
@@ -90,6 +91,7 @@ def fit(
         checkpoint: A file that keeps the run after each epoch and every ``checkpoint_seconds`` within; a run that
             finds its own file there goes on from it. Delete it when the result is kept.
         checkpoint_seconds: See ``checkpoint``.
+        key: What else tells a run from another one, such as its loss; a checkpoint of another key is not gone on from.
         on_progress: Called after each epoch.
         on_step: Called at most twice a second.
 
@@ -116,7 +118,7 @@ def fit(
     if checkpoint:
         settings = [
             epochs, batch, learning_rate, seed, list(mean), list(std), augment, shift, mirror, cutout, per_image,
-            schedule, precision, stage, workers.count, watch.every if watch else 0,
+            schedule, precision, stage, workers.count, watch.every if watch else 0, key,
         ]  # fmt: skip
         identity = digest(settings, feed.images, feed.labels, *model.state_dict().values())
         kept = Checkpoint(checkpoint, identity, checkpoint_seconds)

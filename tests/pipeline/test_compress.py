@@ -14,6 +14,8 @@ from pocketstep.bench.increment import groups_mean, widened, with_replay
 from pocketstep.cli import app
 from pocketstep.data import Dataset
 from pocketstep.recipe import load_recipe
+from pocketstep.sources import load_data
+from pocketstep.stages import accuracy_of
 from pocketstep.weights import load_network
 from pocketstep_device.errors import InputError
 
@@ -124,6 +126,14 @@ def test_wrong_use(folder, tmp_path):
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*.toml")), ids=lambda path: path.stem)
 def test_all_recipes_can_be_read(path):
     assert load_recipe(path).name == path.stem
+
+
+def test_the_student_that_comes_along_is_as_good_as_its_card_says():
+    recipe = load_recipe(MODELS / "digits-study.toml")
+    everything, test = load_data("digits", size=recipe.data.size, seed=recipe.data.seed)
+    data, _ = everything.split(recipe.data.held_back, recipe.data.seed)
+    classes = accuracy_of(load_network(MODELS / "digits-p0.7.safetensors"), test, data, recipe)
+    assert f"{classes.mean():.1%}" in (MODELS / "digits-p0.7.md").read_text().replace(" %", "%")
 
 
 def test_steps_to_converge():

@@ -79,9 +79,10 @@ def test_another_run_begins_anew_and_a_damaged_file_is_refused(dataset, tmp_path
     path = tmp_path / "teacher.training"
     run(dataset, path)
     assert run(dataset, path, learning_rate=0.01)[2] == 15
+    assert run(dataset, path, learning_rate=0.01, key="another loss")[2] == 15
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match="delete it to start this training anew"):
-        run(dataset, path, learning_rate=0.01)
+        run(dataset, path, learning_rate=0.01, key="another loss")
 
 
 def test_the_best_weights_on_watched_images_are_kept(dataset):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -110,8 +111,6 @@ def groups_mean(classes: npt.NDArray[np.float64]) -> float:
 
 def widened(network: nn.Module, classes: int) -> nn.Module:
     """A copy whose head knows more classes; the new rows start at zero weight and the old rows' mean bias."""
-    import copy
-
     made = copy.deepcopy(network)
     name, head = [(n, m) for n, m in made.named_modules() if isinstance(m, nn.Linear)][-1]
     wider = nn.Linear(head.in_features, classes).to(head.weight.device)
