@@ -26,24 +26,38 @@ class Verdict:
         old: on samples that an earlier update had seen, or that came with the bundle.
         new: on pending ones.
         score: to compare states by; accuracy first, then mean probability of the right class.
-        by_class: slot -> accuracy on the old samples, of classes with at least ``FEWEST``.
+        count: old samples.
+        by_class: slot -> accuracy on the old samples and how many there are, of classes with at least ``FEWEST``.
     """
 
     old: float
     new: float
     score: tuple[float, float]
-    by_class: dict[int, float]
+    count: int
+    by_class: dict[int, tuple[float, int]]
 
     def refusal(self, before: Verdict, accept: Accept) -> str:
-        """Why this is too bad to be kept, compared with what was before; empty when it is not."""
-        if self.old < before.old - accept.max_old_loss:
+        """Why this is too bad to be kept, compared with what was before; empty when it is not.
+
+        A loss counts when it is larger than the limit and the standard error of what was before: of so few samples,
+        some are lost by chance.
+        """
+        if self.old < before.old - accept.max_old_loss - standard_error(before.old, before.count):
             return f"lost more than {accept.max_old_loss:.0%} on known classes ({before.old:.1%} to {self.old:.1%})"
-        lost = {slot: was - self.by_class[slot] for slot, was in before.by_class.items() if slot in self.by_class}
+        lost: dict[int, float] = {}
+        for slot, (was, count) in before.by_class.items():
+            if slot in self.by_class:
+                lost[slot] = was - self.by_class[slot][0] - standard_error(was, count)
         slot = max(lost, key=lambda s: lost[s], default=-1)
         if slot >= 0 and lost[slot] > accept.max_class_loss:
-            was, now = before.by_class[slot], self.by_class[slot]
+            was, now = before.by_class[slot][0], self.by_class[slot][0]
             return f"lost more than {accept.max_class_loss:.0%} on class {slot} ({was:.1%} to {now:.1%})"
         return ""
+
+
+def standard_error(share: float, count: int) -> float:
+    """Of a share (0 to 1) of so many samples; 0 without samples."""
+    return math.sqrt(max(0.0, share * (1 - share)) / count) if count else 0.0
 
 
 def judge(machine: Machine, values: dict[str, Array], held: Samples) -> Verdict:
@@ -57,7 +71,8 @@ def judge(machine: Machine, values: dict[str, Array], held: Samples) -> Verdict:
     score = (sum(parts) / max(1, len(parts)), per_class_mean(sure, held.labels))
     slots, counts = np.unique(held.labels[known], return_counts=True)
     enough = [int(s) for s in slots[counts >= FEWEST]]
-    return Verdict(old, new, score, {s: float(right[known & (held.labels == s)].mean()) for s in enough})
+    by_class = {s: right[known & (held.labels == s)] for s in enough}
+    return Verdict(old, new, score, int(known.sum()), {s: (float(r.mean()), len(r)) for s, r in by_class.items()})
 
 
 def per_class_mean(values: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> float:

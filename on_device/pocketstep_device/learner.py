@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -15,19 +15,18 @@ import numpy.typing as npt
 from pocketstep_device import closed_form
 from pocketstep_device.budget import Budget, Meter
 from pocketstep_device.bundle import Bundle
-from pocketstep_device.errors import CheckFailedError, InputError, StateError
-from pocketstep_device.fingerprint import fingerprint
+from pocketstep_device.errors import CheckFailedError, InputError
 from pocketstep_device.forecast import check_room, forecast
 from pocketstep_device.images import check_images
+from pocketstep_device.knowledge import Knowledge, without_rollback
 from pocketstep_device.machine import Machine
-from pocketstep_device.replay import Chunk, ReplayStore
+from pocketstep_device.replay import ReplayStore
 from pocketstep_device.reports import Progress, UpdateReport
 from pocketstep_device.runtimes import Array
 from pocketstep_device.samples import Samples
-from pocketstep_device.shipped import cloud_samples, initial_snapshot
+from pocketstep_device.shipped import cloud_samples
 from pocketstep_device.shuffle import SplitMix64
-from pocketstep_device.state import Snapshot, StateStore
-from pocketstep_device.state_checks import checked_values
+from pocketstep_device.state import StateStore
 from pocketstep_device.storage import FolderLock
 from pocketstep_device.trust import ReleaseFloor
 from pocketstep_device.update import Update
@@ -41,20 +40,16 @@ class Prediction(NamedTuple):
     classes: list[str]
 
 
-class Learner:
+class Learner(Knowledge):
     """A bundle opened on a device. Use as a context manager, or call :meth:`close`.
 
     Every change is on disk when the call returns, or did not happen.
     """
 
     def __init__(self, bundle: Bundle, store: StateStore, replay: ReplayStore, lock: FolderLock, machine: Machine):
-        self.bundle, self.manifest, self._machine = bundle, bundle.manifest, machine
-        self._store, self._replay, self._lock = store, replay, lock
+        super().__init__(bundle, store, replay, machine)
+        self._lock = lock
         self._cloud = cloud_samples(bundle)
-        self._fingerprint: dict[str, Array] = {}
-        self.notes = store.notes
-        initial = initial_snapshot(bundle)
-        self._use(store.load() or initial)
 
     @classmethod
     def open(
@@ -209,17 +204,6 @@ class Learner:
             self.take(Samples.observed(codes, label_slot, self.manifest.task.slots, seen), self.classes)
         return len(codes)
 
-    def take(self, new: Samples, classes: list[str]) -> None:
-        """Stores samples of these classes, for the next update; what observing and adopting have in common."""
-        values = closed_form.observed(self._machine, self._values, new.select(~new.held_back))
-        chunks = self._chunks + self._replay.append(new)
-        samples = Samples.concat([self._samples, new])
-        if self._replay.over_limit(chunks):
-            chunks, samples = self._replay.compact(samples, seed=self._version)
-        info = {**self._info, "classes": classes, "chunks": [c.to_info() for c in chunks]}
-        self._save(values, samples, info)
-        self._collect_garbage()
-
     def update(
         self,
         budget: Budget | None = None,
@@ -273,28 +257,6 @@ class Learner:
             ) from error
         return replace(report, stopped=meter.stopped)
 
-    def rollback(self) -> None:
-        """Takes back the last accepted update; observed images and added classes stay and can be learned again.
-
-        Raises:
-            StateError: there is no update to take back.
-        """
-        if "before_update" not in self._info:
-            raise StateError("there is no update to roll back; the state is that of the bundle or was rolled back")
-        before = self._store.load_version(int(self._info["before_update"]))
-        chunks, earlier = self._recovered(before)
-        later = self._samples.select(self._samples.pending)  # observed since that update
-        samples = Samples.concat([earlier, later])
-        chunks += self._replay.append(later)
-        values = {name: before.tensors[name] for name in self._values}
-        if self._same_features(values):
-            values.update({name: self._values[name] for name in closed_form.STATISTICS})
-        else:
-            values = closed_form.observed(self._machine, values, later.select(~later.held_back))
-        info = {**before.info, "classes": self.classes, "chunks": [c.to_info() for c in chunks]}
-        self._save(values, samples, _without_rollback(info))
-        self._collect_garbage()
-
     def forget(self, label: str) -> None:
         """Takes a class out: its samples, its part of the closed form's statistics, its place among the answers.
 
@@ -316,52 +278,10 @@ class Learner:
         values = closed_form.forgotten(self._machine, {**self._values, "class_mask": mask}, slot, counted)
         samples = self._samples.select(~own)
         chunks = self._replay.append(samples)
-        info = {**_without_rollback(self._info), "chunks": [c.to_info() for c in chunks]}
+        info = {**without_rollback(self._info), "chunks": [c.to_info() for c in chunks]}
         self._save(values, samples, info)
         self._collect_garbage()
-
-    def _same_features(self, values: Mapping[str, Array]) -> bool:
-        """Whether other values make the same features as the present ones: only heads differ."""
-        body = [s.name for s in self.manifest.state if s.kind == "parameter" and not s.name.startswith("head.")]
-        return all(np.array_equal(values[name], self._values[name]) for name in body)
-
-    def _keep_update(self, values: Mapping[str, Array]) -> None:
-        settled = replace(self._samples, pending=np.zeros_like(self._samples.pending))
-        info = {
-            **self._info,
-            "updates": int(self._info["updates"]) + 1,
-            "before_update": self._version,
-            "keep": [self._version],
-        }
-        self._save(values, settled, info)
-
-    def _save(self, values: Mapping[str, Array], samples: Samples, info: Mapping[str, Any]) -> None:
-        if not self._fingerprint:
-            self._fingerprint = fingerprint(self._machine)
-        self._use(self._store.save({**values, **samples.flags(), **self._fingerprint}, info))
-
-    def _recovered(self, snapshot: Snapshot) -> tuple[list[Chunk], Samples]:
-        """The samples of a snapshot that are intact; the others are noted."""
-        chunks = [Chunk.from_info(c) for c in snapshot.info.get("chunks", [])]
-        intact, samples, notes = self._replay.recover(chunks, snapshot.tensors)
-        self.notes += [note for note in notes if note not in self.notes]
-        return intact, samples
-
-    def _use(self, snapshot: Snapshot) -> None:
-        values = checked_values(snapshot, self.manifest, f"The saved state in {self._store.folder}", StateError)
-        chunks, samples = self._recovered(snapshot)
-        self._values, self._samples, self._chunks = values, samples, chunks
-        self._info = {**snapshot.info, "chunks": [c.to_info() for c in chunks]}
-        self._version = snapshot.version
-
-    def _collect_garbage(self) -> None:
-        kept = [c for info in self._store.infos().values() for c in info.get("chunks", [])]
-        self._replay.collect_garbage([Chunk.from_info(c) for c in kept])
 
     def _encode(self, images: npt.NDArray[Any]) -> Array:
         checked = check_images(images, tuple(self.manifest.task.input.shape))
         return self._machine.in_batches("encode", {}, {"images": checked}, "latents")
-
-
-def _without_rollback(info: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in info.items() if k not in ("before_update", "keep")}

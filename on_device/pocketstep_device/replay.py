@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from pocketstep_device.errors import InputError, StateError
 from pocketstep_device.samples import FLAGS, Samples
+from pocketstep_device.shuffle import SplitMix64
 from pocketstep_device.storage import read_regular, remove_leftovers, write_atomically
 from pocketstep_device.tensors import Array, read_tensors, write_tensors
 
@@ -172,7 +173,7 @@ class ReplayStore:
             InputError: if the samples don't fit the bundle.
             StateError: if the limit has no room for a single sample, or the chunk can't be written.
         """
-        order = _by_priority(samples, np.random.default_rng(seed))
+        order = _by_priority(samples, SplitMix64(seed))
         sizes = self._bytes_per_sample(samples.has_soft[order]).cumsum() + _OVERHEAD
         count = int(np.searchsorted(sizes, _ROOM * self._max_bytes, side="right"))
         if len(samples) and not count:
@@ -242,7 +243,7 @@ class ReplayStore:
         return samples
 
 
-def _by_priority(samples: Samples, random: np.random.Generator) -> npt.NDArray[np.int64]:
+def _by_priority(samples: Samples, random: SplitMix64) -> npt.NDArray[np.int64]:
     """Indices of all samples, the ones to keep first: rank by rank in every class, pending ones before others."""
     count = len(samples)
     ranks = np.zeros(count, np.int64)
@@ -253,7 +254,7 @@ def _by_priority(samples: Samples, random: np.random.Generator) -> npt.NDArray[n
     return np.lexsort((random.permutation(count), ~samples.pending, ranks))
 
 
-def _spread(held_back: npt.NDArray[np.bool_], random: np.random.Generator) -> npt.NDArray[np.float64]:
+def _spread(held_back: npt.NDArray[np.bool_], random: SplitMix64) -> npt.NDArray[np.float64]:
     """A random place in 0 to 1 for each sample of a class, so that any prefix has its share held back."""
     place = np.zeros(len(held_back))
     for group in (held_back, ~held_back):

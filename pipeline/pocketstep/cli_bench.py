@@ -93,26 +93,6 @@ def variants(
 
 
 @bench.command(epilog=EPILOG)
-def poison(
-    bundle: Annotated[Path, typer.Argument(help="of the digits 0 to 8, as 'pocketstep demo' makes it")],
-    runtime: Annotated[str, typer.Option(help="litert or executorch")] = "litert",
-    method: Annotated[str, typer.Option(help="a schedule of the bundle")] = "auto",
-    as_json: Json = False,
-) -> None:
-    """What bad observations do: label noise, lies, duplicates, NaN, a flood; accuracies on test images."""
-    from pocketstep.bench.poison import measure
-    from pocketstep.bench.tables import poison_table
-    from pocketstep.console import Console
-
-    with Console(quiet=as_json) as console:
-        result = measure(bundle, runtime, method, console.stage)
-    if as_json:
-        _print_json(result)
-        return
-    _print(poison_table(result))
-
-
-@bench.command(epilog=EPILOG)
 def accuracy(
     recipe: Annotated[str, typer.Argument(help="a .toml file, or 'cifar100-b50', which comes with pocketstep")],
     data: Annotated[Path, typer.Option("--data", help="folder with the data set's binary version")],
@@ -194,6 +174,26 @@ def compress(
     for part in tables(result):
         _print(part)
     typer.echo(f"{machine_line(result['machine'])}; {out / 'compress.png'}")
+
+
+@bench.command(epilog=EPILOG)
+def poison(
+    bundle: Annotated[Path, typer.Argument(help="of the digits 0 to 8, as 'pocketstep demo' makes it")],
+    runtime: Annotated[str, typer.Option(help="litert or executorch")] = "litert",
+    method: Annotated[str, typer.Option(help="a schedule of the bundle")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """What bad observations do: label noise, lies, duplicates, NaN, a flood; accuracies on test images."""
+    from pocketstep.bench.poison import measure
+    from pocketstep.bench.tables import poison_table
+    from pocketstep.console import Console
+
+    with Console(quiet=as_json) as console:
+        result = measure(bundle, runtime, method, console.stage)
+    if as_json:
+        _print_json(result)
+        return
+    _print(poison_table(result))
 
 
 def inspect(

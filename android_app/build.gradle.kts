@@ -1,0 +1,8 @@
+plugins {
+    alias(libs.plugins.android.library) apply false
+    alias(libs.plugins.dokka)
+}
+
+dependencies {
+    for (library in listOf(":learner", ":learner-litert", ":learner-executorch")) dokka(project(library))
+}

@@ -1,0 +1,47 @@
+package pocketstep.executorch
+
+import com.facebook.soloader.nativeloader.NativeLoader
+import com.facebook.soloader.nativeloader.SystemDelegate
+import com.sun.jna.Library
+import com.sun.jna.NativeLibrary
+import org.junit.Assume.assumeTrue
+import org.junit.Rule
+import org.junit.Test
+import org.junit.rules.TemporaryFolder
+import pocketstep.learner.Runtime
+import pocketstep.testing.Fixtures
+import pocketstep.testing.RuntimeContract
+import pocketstep.testing.assertSurvivesKills
+
+/** ExecuTorch's own Android library on the desktop's JVM, through stand-ins for bionic. */
+class DesktopExecuTorch : Runtime by ExecuTorch() {
+    init {
+        val folder = System.getProperty("pocketstep.native.executorch")
+        assumeTrue("scripts/android makes the stand-ins for bionic", folder != null)
+        for (name in listOf("libc", "libm", "libdl", "liblog", "libandroid")) System.load("$folder/$name.so")
+        if (!NativeLoader.isInitialized()) NativeLoader.init(SystemDelegate())
+        for (name in listOf("libc++_shared", "libfbjni", "libexecutorch")) {
+            // Each finds its own symbols first, as on Android; the JVM has a C++ library of its own.
+            NativeLibrary.getInstance("$folder/$name.so", mapOf(Library.OPTION_OPEN_FLAGS to (LAZY or DEEP_BIND)))
+            System.load("$folder/$name.so")
+        }
+    }
+
+    private companion object {
+        const val LAZY = 0x1
+        const val DEEP_BIND = 0x8
+    }
+}
+
+class DesktopExecuTorchTest : RuntimeContract() {
+    override val runtime: Runtime = DesktopExecuTorch()
+}
+
+class ExecuTorchKilledTest {
+    @get:Rule
+    val temporary = TemporaryFolder()
+
+    @Test
+    fun stateSurvivesKills() =
+        assertSurvivesKills(DesktopExecuTorch(), Fixtures.bundle, temporary.root.toPath().resolve("state"), kills = 2)
+}

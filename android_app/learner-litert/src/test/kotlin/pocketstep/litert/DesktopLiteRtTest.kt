@@ -1,0 +1,34 @@
+package pocketstep.litert
+
+import org.junit.Assume.assumeTrue
+import org.junit.Rule
+import org.junit.Test
+import org.junit.rules.TemporaryFolder
+import pocketstep.learner.Runtime
+import pocketstep.testing.Fixtures
+import pocketstep.testing.RuntimeContract
+import pocketstep.testing.assertSurvivesKills
+
+/** LiteRT with the AAR's own native library on the desktop's JVM, through stand-ins for bionic. */
+class DesktopLiteRt : Runtime by LiteRt() {
+    init {
+        val folder = System.getProperty("pocketstep.native.litert")
+        assumeTrue("scripts/android makes the stand-ins for bionic", folder != null)
+        for (name in listOf("libc", "libm", "libdl", "liblog", "libtensorflowlite_jni")) System.load("$folder/$name.so")
+    }
+}
+
+class DesktopLiteRtTest : RuntimeContract() {
+    override val runtime: Runtime = DesktopLiteRt()
+
+    /** Without XNNPACK, which needs a real device's processor names, a step takes six to nine times as long. */
+    override val methods get() = listOf("closed-form", "replay")
+}
+
+class LiteRtKilledTest {
+    @get:Rule
+    val temporary = TemporaryFolder()
+
+    @Test
+    fun stateSurvivesKills() = assertSurvivesKills(DesktopLiteRt(), Fixtures.bundle, temporary.root.toPath().resolve("state"), kills = 4)
+}

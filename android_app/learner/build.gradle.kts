@@ -1,0 +1,29 @@
+plugins {
+    alias(libs.plugins.android.library)
+    alias(libs.plugins.dokka)
+}
+
+android {
+    namespace = "pocketstep.learner"
+    compileSdk = libs.versions.compileSdk.get().toInt()
+    defaultConfig {
+        minSdk = libs.versions.minSdk.get().toInt()
+        testInstrumentationRunner = "androidx.test.runner.AndroidJUnitRunner"
+        consumerProguardFiles("consumer-rules.pro")
+    }
+    compileOptions {
+        sourceCompatibility = JavaVersion.toVersion(libs.versions.java.get())
+        targetCompatibility = JavaVersion.toVersion(libs.versions.java.get())
+    }
+}
+
+kotlin {
+    explicitApi()
+}
+
+dependencies {
+    api(libs.coroutines.core)
+    implementation(libs.coroutines.android)
+    api(libs.work.runtime)
+    testImplementation(libs.junit)
+}

@@ -1,0 +1,207 @@
+package pocketstep.learner
+
+import kotlin.math.PI
+import kotlin.math.ceil
+import kotlin.math.cos
+
+/** What a phase ended with. */
+internal class Outcome(
+    val values: Values,
+    val steps: Int = 0,
+    val loss: Float = Float.NaN,
+)
+
+/** What distillation follows: (N, slots) logits, and a weight for each sample. */
+internal class Targets(
+    val soft: FloatTensor,
+    val weights: FloatArray,
+)
+
+/** A phase of gradient steps: rows, batches, targets, rates and masks for the program's `step`. */
+internal class Trainer(
+    private val machine: Machine,
+    private val known: FloatTensor,
+    private val samples: Samples,
+    private val targets: Targets,
+    private val meter: Meter,
+    private val random: SplitMix,
+    private val judge: Judge,
+    private val onProgress: (Progress) -> Unit,
+) {
+    private val manifest = machine.manifest
+    private val slots = manifest.task.slots
+    private val latents = Rows.latents(samples)
+    private val soft = Rows.of(targets.soft)
+
+    /** All steps of a phase, with a cosine rate; stops early when the time is up or held-back samples say so. */
+    fun run(
+        phase: Phase,
+        values: Values,
+    ): Outcome {
+        val onlyNew = phase.rows == "new"
+        val rows = samples.where { !samples.heldBack[it] && (!onlyNew || samples.pending[it]) }
+        if (rows.isEmpty()) return Outcome(values)
+        val batch = machine.signature("step").batch
+        val whole = maxOf(1, phase.epochs * ceil(rows.size.toDouble() / batch).toInt())
+        val total = minOf(whole, phase.maxSteps ?: whole)
+        val fixed = controls() + masks(phase, values) + projections(phase, values) + hyper(phase)
+        val batches = Batches(rows, samples.labels, batch, phase.balanced, random)
+        val checks = Checks(judge, phase.checks, total)
+        var current = values + ("blend" to FloatTensor.of(0f))
+        var loss = Float.NaN
+        var steps = 0
+        while (steps < total && meter.hasTime() && !checks.enough) {
+            val rate = phase.learningRate * 0.5 * (1 + cos(PI * steps / total))
+            val feed = current + fixed + ("learning_rate" to FloatTensor.of(rate)) + batchOf(batches.next(), batch)
+            val outputs = machine.run("step", feed)
+            current = current + outputs.filterKeys(current::containsKey)
+            loss = outputs.required("loss").data[0]
+            steps++
+            checks.after(steps, current)
+            onProgress(Progress(phase.name, steps, total, loss, meter.seconds))
+        }
+        return Outcome(checks.best ?: current, steps, loss)
+    }
+
+    /** Sums of `score` over rows: gradients, importances, and what else the program adds up, from zero or going on. */
+    fun scores(
+        values: Values,
+        rows: IntArray,
+        classes: FloatTensor,
+        from: Values = emptyMap(),
+    ): Values {
+        val signature = machine.signature("score")
+        val statistics = signature.inputs.filter { it.source == "statistics" }
+        var sums: Values = statistics.associate { it.name to FloatTensor.zeros(it.dimensions) } + from
+        for (start in rows.indices step signature.batch) {
+            val part = rows.copyOfRange(start, minOf(start + signature.batch, rows.size))
+            sums = machine.run("score", values + sums + batchOf(part, signature.batch) + ("class_mask" to classes))
+        }
+        return sums
+    }
+
+    /** Masks over class slots: what protects classes protects the known ones; targets that nobody gave are zero. */
+    private fun controls(): Values {
+        val values = HashMap<String, FloatTensor>()
+        for (spec in machine.signature("step").inputs) {
+            if (spec.source == "control" && spec.dimensions.contentEquals(known.shape)) {
+                values[spec.name] = if (spec.name == "logit_mask") taught() else known
+            } else if (spec.source == "batch") {
+                values[spec.name] = FloatTensor.zeros(spec.dimensions)
+            }
+        }
+        return values
+    }
+
+    private fun taught(): FloatTensor = FloatTensor(known.shape, FloatArray(slots) { if (it < manifest.task.classes.size) 1f else 0f })
+
+    private fun hyper(phase: Phase): Values = manifest.hyperOf(phase)
+
+    private fun masks(
+        phase: Phase,
+        values: Values,
+    ): Values {
+        val names = manifest.state.filter { it.kind == "parameter" }.map { it.name }
+        val old = samples.where { !samples.heldBack[it] && !samples.pending[it] }
+        val new = samples.where { !samples.heldBack[it] && samples.pending[it] }
+        val parts = arrayListOf(Masks.everything(names, values))
+        if (phase.freeze > 0 && old.isNotEmpty()) {
+            parts += Masks.withoutImportant(scores(values, old, known), names, phase.freeze, phase.freezeByLayer)
+        }
+        if (phase.channels < 1 && new.isNotEmpty()) {
+            parts += Masks.selectedChannels(scores(values, new, values.required("class_mask")), names, phase.channels)
+        }
+        return Masks.together(parts).mapKeys { "mask.${it.key}" }
+    }
+
+    /** What updates are multiplied with: the identity, or from the covariances by the program's `project`. */
+    private fun projections(
+        phase: Phase,
+        values: Values,
+    ): Values {
+        val names = values.keys.filter { it.startsWith(PROJECTION) }
+        if (names.isEmpty() || phase.project == null) return names.associateWith { identity(values.required(it).shape[0]) }
+        val hard = FloatTensor.of(if (phase.project == "hard") 1f else 0f)
+        return machine.run("project", values + ("hard" to hard) + hyper(phase))
+    }
+
+    private fun identity(size: Int): FloatTensor =
+        FloatTensor.zeros(intArrayOf(size, size)).apply { for (index in 0 until size) data[index * (size + 1)] = 1f }
+
+    private fun batchOf(
+        rows: IntArray,
+        batch: Int,
+    ): Values {
+        val weights = FloatArray(batch) { if (it < rows.size) targets.weights[rows[it]] else 0f }
+        return mapOf(
+            "latents" to latents.padded(rows, batch),
+            "labels" to oneHot(samples.labels, rows, batch, slots),
+            "label_weights" to repeated(1f, rows.size, batch),
+            "soft_targets" to soft.padded(rows, batch),
+            "soft_weights" to FloatTensor(intArrayOf(batch), weights),
+        )
+    }
+
+    companion object {
+        const val COVARIANCE = "covariance."
+        private const val PROJECTION = "projection."
+    }
+}
+
+/** The program's hyper-parameters, as a phase sets them, or their defaults. */
+internal fun Manifest.hyperOf(phase: Phase): Values =
+    hyper.mapValues { (name, entry) -> FloatTensor.of(phase.hyper(name) ?: entry.default) }
+
+/** Random batches: a class, then one of its samples, both in ascending order; or, unbalanced, any sample. */
+internal class Batches(
+    rows: IntArray,
+    labels: IntArray,
+    batch: Int,
+    balanced: Boolean,
+    private val random: SplitMix,
+) {
+    private val groups =
+        if (balanced) rows.groupBy { labels[it] }.toSortedMap().values.map { it.toIntArray() } else listOf(rows)
+    private val size = minOf(batch, rows.size)
+
+    fun next(): IntArray {
+        val picks = List(size) { groups[random.below(groups.size)] }
+        return IntArray(size) { picks[it][random.below(picks[it].size)] }
+    }
+}
+
+/** Looks at a state every so many steps, remembers the best, and has enough after two that were no better. */
+private class Checks(
+    private val judge: Judge,
+    count: Int,
+    total: Int,
+) {
+    private val every = if (count > 0) maxOf(1, total / count) else 0
+    private var verdict: Verdict? = null
+    private var worse = 0
+
+    var best: Values? = null
+        private set
+
+    val enough: Boolean get() = worse >= PATIENCE
+
+    fun after(
+        steps: Int,
+        values: Values,
+    ) {
+        if (every == 0 || steps % every != 0) return
+        val found = judge.of(values)
+        val before = verdict
+        if (before == null || found > before) {
+            verdict = found
+            best = values
+            worse = 0
+        } else {
+            worse++
+        }
+    }
+
+    private companion object {
+        const val PATIENCE = 2
+    }
+}

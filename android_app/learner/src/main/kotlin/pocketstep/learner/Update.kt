@@ -1,0 +1,113 @@
+package pocketstep.learner
+
+/**
+ * One run of a schedule. Nothing here computes a loss, a gradient or a head: phases choose rows, rates and masks, and
+ * every candidate state is judged on samples that were held back.
+ *
+ * @property values the state before the update, its statistics and class mask already with the new classes; never
+ * changed.
+ * @property known (slots,) 1 for classes that existed before.
+ * @property samples replay of the cloud and of the device, pending ones among them.
+ */
+internal class Update(
+    private val machine: Machine,
+    private val values: Values,
+    private val known: FloatTensor,
+    private val samples: Samples,
+    private val schedule: Schedule,
+    private val method: String,
+    private val meter: Meter,
+    private val random: SplitMix,
+    private val onProgress: (Progress) -> Unit,
+) {
+    private class Candidate(
+        val report: PhaseReport,
+        val verdict: Verdict,
+        val values: Values,
+    )
+
+    /** All phases, then the choice: the report, and the values to keep (the caller's own if nothing was accepted). */
+    fun run(): Pair<UpdateReport, Values> {
+        val judge = Judge(machine, samples)
+        val before = values + ("class_mask" to known)
+        val verdict = judge.of(before)
+        val trainer = Trainer(machine, known, samples, targets(before), meter, random, judge, onProgress)
+        val phases = Phases(machine, samples, trainer)
+        var current = values
+        val candidates =
+            schedule.phases.map { phase ->
+                val began = meter.seconds
+                val outcome = phases.run(phase, current)
+                current = outcome.values
+                meter.checkMemory()
+                val found = judge.of(current)
+                val seconds = meter.seconds - began
+                val report = PhaseReport(phase.name, outcome.steps, outcome.loss, seconds, found.old, found.new)
+                Candidate(report, found, current)
+            }
+        return choose(verdict, candidates, phases)
+    }
+
+    private fun choose(
+        before: Verdict,
+        candidates: List<Candidate>,
+        phases: Phases,
+    ): Pair<UpdateReport, Values> {
+        val refusals = candidates.map { it.verdict.refusal(before, schedule.accept) }
+        val able =
+            candidates.filterIndexed { index, it -> refusals[index] == null && it.values.values.all(FloatTensor::isFinite) }
+        if (able.isEmpty()) {
+            val why = refusals.lastOrNull { it != null } ?: "numbers that are not finite"
+            val reason =
+                "every phase was refused, the last with: $why; rolled back. " +
+                    "Observe more images of the new class, or check their labels; forget() takes a class out"
+            return report(null, reason, before, candidates) to values
+        }
+        val isAuto = method == AUTO
+        val best = if (isAuto) able.reduce { best, it -> if (it.verdict > best.verdict) it else best } else able.last()
+        val reason = if (isAuto) "'${best.report.phase}' did best on held-back samples" else "as asked for"
+        return report(best, reason, before, candidates) to phases.withProtection(best.values)
+    }
+
+    private fun report(
+        chosen: Candidate?,
+        reason: String,
+        before: Verdict,
+        candidates: List<Candidate>,
+    ): UpdateReport =
+        UpdateReport(
+            chosen != null,
+            method,
+            chosen?.report?.phase.orEmpty(),
+            reason,
+            before.old,
+            chosen?.verdict?.old ?: before.old,
+            chosen?.verdict?.new ?: Double.NaN,
+            meter.seconds,
+            meter.peakMb,
+            candidates.map { it.report },
+            meter.stopped,
+        )
+
+    /**
+     * Logits to distil from: the teacher's cached ones, for the device's own samples its outputs before the update. Not
+     * for pending samples of a class that is known: they were observed because the outputs are to change.
+     */
+    private fun targets(before: Values): Targets {
+        val slots = samples.slots
+        val soft = samples.softTargets.copyOf()
+        val own = samples.where { !samples.hasSoft[it] && !(samples.pending[it] && known.data[samples.labels[it]] > 0) }
+        if (own.isNotEmpty()) {
+            val rows = Rows.latents(samples.select(own))
+            val logits = machine.inBatches("classify", before, "latents", rows, "logits").data
+            own.forEachIndexed { index, row -> logits.copyInto(soft, row * slots, index * slots, (index + 1) * slots) }
+        }
+        val weights = FloatArray(samples.size) { if (samples.hasSoft[it]) 1f else 0f }
+        own.forEach { weights[it] = 1f }
+        return Targets(FloatTensor(intArrayOf(samples.size, slots), soft), weights)
+    }
+
+    companion object {
+        const val AUTO = "auto"
+    }
+}

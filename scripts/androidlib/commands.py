@@ -1,0 +1,67 @@
+"""The commands of ``scripts/android``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from androidlib import artifacts, compiling, executorch, linting, sizes, testing
+
+
+def add(commands: Any) -> None:
+    """Declares every command."""
+    for name, function, text in (
+        ("lock", lambda _: artifacts.lock(), "resolve the catalog's versions into artifacts.lock"),
+        ("fetch", _fetch, "fetch the locked artifacts"),
+        ("lint", _lint, "ktlint and detekt"),
+        ("compile", _compile, "all modules and their tests"),
+        ("test", _test, "tests on the JVM, on Robolectric and on the runtimes' own native libraries"),
+        ("check", _check, "lint, compile, test"),
+        ("sizes", _sizes, "what the library adds to an app: dex by D8, native libraries by ABI"),
+        ("fixtures", _fixtures, "put the bundle and what Python made of it into the instrumented tests' assets"),
+    ):
+        parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+        parser.set_defaults(run=function)
+        if name in ("lint", "check"):
+            parser.add_argument("--fix", action="store_true", help="let ktlint reformat first")
+        if name in ("test", "check", "fixtures"):
+            parser.add_argument("--bundle", type=Path, help="the digits' bundle; one is built where not given")
+            parser.add_argument("--python", type=Path, help="interpreter with pocketstep; .venv's where not given")
+        if name in ("test", "check"):
+            parser.add_argument("classes", nargs="*", help="only test classes with these names")
+
+
+def _fetch(_: argparse.Namespace) -> None:
+    artifacts.fetch()
+    executorch.fetch()
+
+
+def _lint(arguments: argparse.Namespace) -> None:
+    _fetch(arguments)
+    linting.lint(arguments.fix)
+
+
+def _compile(arguments: argparse.Namespace) -> None:
+    _fetch(arguments)
+    compiling.compile_all()
+
+
+def _test(arguments: argparse.Namespace) -> None:
+    _compile(arguments)
+    testing.test(arguments.bundle, arguments.python, arguments.classes)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    _lint(arguments)
+    _test(arguments)
+
+
+def _sizes(arguments: argparse.Namespace) -> None:
+    _compile(arguments)
+    sizes.show()
+
+
+def _fixtures(arguments: argparse.Namespace) -> None:
+    _fetch(arguments)
+    testing.put_fixtures(arguments.bundle, arguments.python)
