@@ -20,7 +20,7 @@ _BEGUN = 5
 """Copies of the state that an update holds: the snapshot, its bytes on the way to the disk, and the values at work."""
 _FED = 2
 """Batches of inputs that exist at once: one that the program reads, and the next."""
-_SLACK = 6 * _MIB
+_SLACK = 7 * _MIB
 """What Python, numpy and the allocator take beside; with the formula, fitted to measured updates."""
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
