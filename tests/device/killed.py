@@ -32,7 +32,7 @@ from pocketstep_device.learner import Learner
 NAMES = ("observe", "add_class", "observe", "update", "observe", "update", "rollback", "update", "adopt")
 STORE_MB = 0.02
 SLOTS = 12
-LIVED = 8
+LIVED = 3
 """Operations that a child does before it is killed, at most, by the time that they take undisturbed."""
 
 
@@ -110,7 +110,7 @@ def campaign(folder: Path, kills: int, seed: int) -> dict[str, object]:
     while len(expected) <= len(NAMES):
         expected.append(undisturbed.do(len(expected) - 1))
     longest = LIVED * (time.monotonic() - began) / len(NAMES)
-    for _ in range(kills):
+    for number in range(kills):
         done = kill_one(killed, position, chance.uniform(0, longest))
         while len(expected) <= position + done + 1:
             expected.append(undisturbed.do(len(expected) - 1))
@@ -122,6 +122,8 @@ def campaign(folder: Path, kills: int, seed: int) -> dict[str, object]:
         outcomes[outcome] += 1
         hit[name] += 1
         position += done + (found == after)
+        if number % 100 == 99:
+            sys.stderr.write(f"{number + 1} kills, {position} operations\n")
     return {
         "kills": kills, "operations": position, "found": dict(outcomes), "killed in": dict(hit),
         "seconds": round(time.monotonic() - began, 1), "seed": seed,
