@@ -3,6 +3,10 @@ plugins {
     alias(libs.plugins.dokka)
 }
 
+allprojects {
+    group = "pocketstep"
+}
+
 dependencies {
     for (library in listOf(":learner", ":learner-litert", ":learner-executorch")) dokka(project(library))
 }
