@@ -12,7 +12,7 @@ internal class Machine(
 ) : Closeable {
     val manifest: Manifest = bundle.manifest
     val runtimeName: String get() = runtime.name
-    private val idle = residentMb()
+    private val idle = residentMb().also { checkContract(manifest) }
     private val program = openProgram(bundle, runtime, threads)
 
     /** Resident memory that this process took since it opened the program, MiB; 0 where the system does not tell. */

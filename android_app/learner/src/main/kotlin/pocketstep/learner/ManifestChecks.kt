@@ -7,6 +7,19 @@ private const val MAX_RANK = 5
 private const val MAX_SIZE = 1L shl 31
 private const val MAX_FILE = 1L shl 40
 private const val MAX_PATH = 255
+private const val MAX_PIXEL = 1e6
+private val PHASE_NEEDS = mapOf("train" to listOf("rows", "epochs", "learning_rate"))
+
+/** Numbers of a phase that are no hyper-parameters of the program; those must lie in the manifest's own ranges. */
+private val PHASE_RANGES =
+    mapOf(
+        "epochs" to 0.0..1e4,
+        "learning_rate" to 0.0..1e3,
+        "max_steps" to 0.0..1e9,
+        "checks" to 0.0..1e4,
+        "freeze" to 0.0..1.0,
+        "channels" to 0.0..1.0,
+    )
 private const val IMAGE_RANK = 3
 private val PATH = Regex("[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 private val SHA256 = Regex("[0-9a-f]{64}")
@@ -32,13 +45,13 @@ internal fun checkManifest(manifest: Manifest) {
     checkUnique(manifest.state.map { it.name }, "state")
     manifest.state.forEachIndexed { index, it -> checkShape(it.shape, "state[$index].shape") }
     val state = manifest.state.associate { it.name to it.shape }
-    manifest.signatures.forEach { (name, signature) -> checkSignature(signature, state, "signatures.$name") }
+    manifest.signatures.forEach { (name, signature) -> checkSignature(signature, state, manifest.hyper, "signatures.$name") }
     manifest.hyper.forEach { (name, hyper) ->
         if (!(hyper.min <= hyper.default && hyper.default <= hyper.max)) {
             failManifest("hyper.$name", "must have min <= default <= max")
         }
     }
-    checkSchedules(manifest.schedules)
+    manifest.schedules.forEach { (name, schedule) -> checkSchedule(schedule, manifest.hyper, "schedules.$name") }
     checkFiles(manifest)
 }
 
@@ -54,8 +67,9 @@ private fun checkTask(task: Task) {
     if (image.channels != CHANNELS[image.colour]) {
         failManifest("task.input.shape", "must end with ${CHANNELS[image.colour]} for colour ${image.colour}")
     }
-    if (image.range.size != 2 || image.range[0] >= image.range[1]) {
-        failManifest("task.input.range", "must be two numbers, the smaller one first")
+    val range = image.range
+    if (range.size != 2 || range[0] < -MAX_PIXEL || range[0] >= range[1] || range[1] > MAX_PIXEL) {
+        failManifest("task.input.range", "must be two numbers within ${general(MAX_PIXEL)} of 0, the smaller one first")
     }
     if (image.mean.size != image.channels || image.std.size != image.channels) {
         failManifest("task.input.mean", "and task.input.std must have one number a channel")
@@ -66,6 +80,7 @@ private fun checkTask(task: Task) {
 private fun checkSignature(
     signature: Signature,
     state: Map<String, List<Int>>,
+    hyper: Map<String, Hyper>,
     path: String,
 ) {
     if (signature.batch !in 1..MAX_BATCH) failManifest("$path.batch", "must be 1 to $MAX_BATCH")
@@ -80,16 +95,27 @@ private fun checkSignature(
         if (tensor.source == "state" && tensor.shape != state[tensor.name]) {
             failManifest("$path.inputs[$index].shape", "is not that of ${quoted(tensor.name)} in state")
         }
+        if (tensor.source == "hyper" && tensor.name !in hyper) {
+            failManifest("$path.inputs[$index].name", "is ${quoted(tensor.name)}, which is not in hyper")
+        }
     }
 }
 
-private fun checkSchedules(schedules: Map<String, Schedule>) {
-    schedules.forEach { (name, schedule) ->
-        val limits = mapOf("max_old_loss" to schedule.accept.maxOldLoss, "max_class_loss" to schedule.accept.maxClassLoss)
-        limits.forEach { (field, limit) -> if (limit < 0) failManifest("schedules.$name.accept.$field", "must be at least 0") }
-        schedule.phases.forEachIndexed { index, phase ->
-            if (phase.values["kind"] !is String) {
-                failManifest("schedules.$name.phases[$index].kind", "is missing or no text")
+private fun checkSchedule(
+    schedule: Schedule,
+    hyper: Map<String, Hyper>,
+    path: String,
+) {
+    val limits = mapOf("max_old_loss" to schedule.accept.maxOldLoss, "max_class_loss" to schedule.accept.maxClassLoss)
+    limits.forEach { (field, limit) -> if (limit < 0) failManifest("$path.accept.$field", "must be at least 0") }
+    schedule.phases.forEachIndexed { index, phase ->
+        val where = "$path.phases[$index]"
+        if (phase.values["kind"] !is String) failManifest("$where.kind", "is missing or no text")
+        PHASE_NEEDS[phase.kind].orEmpty().firstOrNull { it !in phase.values }?.let { failManifest("$where.$it", "is missing") }
+        for ((key, value) in phase.values) {
+            val range = PHASE_RANGES[key] ?: hyper[key]?.let { it.min..it.max } ?: continue
+            if (value !is Double || value !in range) {
+                failManifest("$where.$key", "must be a number from ${general(range.start)} to ${general(range.endInclusive)}")
             }
         }
     }

@@ -1,5 +1,7 @@
 package pocketstep.learner
 
+import java.math.BigDecimal
+import java.math.MathContext
 import java.nio.ByteBuffer
 import java.nio.charset.CharacterCodingException
 import java.nio.charset.CodingErrorAction
@@ -93,3 +95,13 @@ internal fun percent(
 ): String = if (share.isNaN()) "nan%" else "%.${digits}f%%".format(java.util.Locale.ROOT, share * PERCENT)
 
 private const val PERCENT = 100.0
+
+/** A number with up to six digits, as Python's `:g` shows it. */
+internal fun general(value: Double): String {
+    if (value == 0.0) return "0"
+    val rounded = BigDecimal(value).round(MathContext(6)).stripTrailingZeros()
+    val exponent = rounded.precision() - rounded.scale() - 1
+    if (exponent in -4..5) return rounded.toPlainString()
+    val digits = rounded.movePointLeft(exponent).stripTrailingZeros().toPlainString()
+    return "%se%s%02d".format(java.util.Locale.ROOT, digits, if (exponent < 0) "-" else "+", kotlin.math.abs(exponent))
+}
