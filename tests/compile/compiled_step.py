@@ -117,6 +117,8 @@ class Compiled:
         noise = torch.randn(shape, generator=generator)
         if name in trained:
             return trained[name] + 0.05 * noise
+        if name == "ridge":  # one head or the other
+            return (noise > 0).float()
         if name in FIXED:
             return torch.tensor(FIXED[name])
         if name == "images":

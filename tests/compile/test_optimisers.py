@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from small_networks import Head, assert_close, conv, relative_error
 from torch import Tensor, nn
 
-from pocketstep.compile import oracle_optimisers, training
+from pocketstep.compile import oracle_optimisers, projection, training
 from pocketstep.compile.lower import lower
 from pocketstep.compile.options import LOSSES, OPTIMISERS, PROJECTIONS, StepOptions
 from pocketstep.compile.oracle_losses import losses
@@ -253,7 +253,8 @@ def test_state_to_begin_with() -> None:
     case = compiled("centre", torch.float32).use(EVERYTHING)
     state, kinds = (make(case.model, EVERYTHING) for make in (training.initial_state, training.state_kinds))
     assert state.keys() == kinds.keys()
-    needed = {s.name for name in ("step", "score") for s in case.signatures[name].inputs if s.source == "state"}
+    made = (*(case.signatures[name] for name in ("step", "score")), projection.project(case.model, EVERYTHING))
+    needed = {spec.name for signature in made for spec in signature.inputs if spec.source == "state"}
     assert needed - state.keys() == {*case.trained, "class_mask"}
     assert state.keys() <= needed
     assert state["beta1_power"] == state["beta2_power"] == 1

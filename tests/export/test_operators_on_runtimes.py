@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,14 @@ class Exported:
     given: dict[str, list[Tensor]]
     outputs: dict[str, list[str]]
     expected: dict[str, dict[str, Tensor]]
+
+    @property
+    def manifest(self) -> SimpleNamespace:
+        """As a bundle's, as far as runtimes look at it."""
+        inputs = {
+            name: [SimpleNamespace(shape=v.shape, dtype="float32") for v in vs] for name, vs in self.given.items()
+        }
+        return SimpleNamespace(signatures={name: SimpleNamespace(inputs=specs) for name, specs in inputs.items()})
 
     def file_path(self, name: str) -> Path:
         """As a bundle's."""

@@ -156,7 +156,7 @@ def test_hostile_names_are_only_names(bundle_path: Path, tmp_path: Path) -> None
     manifest["plan"]["parameters"][0]["name"] = f"[red]{evil}.weight"
     manifest["plan"]["cut"] = evil
     manifest["schedules"]["auto"]["phases"][0]["name"] = evil
-    manifest["hyper"][evil] = manifest["hyper"].pop("shrinkage")
+    manifest["hyper"][evil] = manifest["hyper"]["shrinkage"]
     manifest["runtimes"]["litert"]["versions"][evil] = evil
     fields = {key: manifest[key] for key in ("plan", "schedules", "hyper", "runtimes")}
     found = facts_of(changed(bundle_path, tmp_path / "evil.bundle", **fields))
