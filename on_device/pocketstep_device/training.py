@@ -62,13 +62,12 @@ class Trainer:
 
     def run(self, phase: Mapping[str, Any], values: Values) -> Values:
         """All steps of a phase, with a cosine rate; stops early when the time is up or held-back samples say so."""
-        self.loss, self.steps = math.nan, 0
         usable = ~self.samples.held_back
         rows = np.flatnonzero(usable & self.samples.pending if phase["rows"] == "new" else usable)
         if len(rows) == 0:
             return values
         fixed = {**self._controls("step"), **self._masks(phase, values), **self._projections(phase, values)}
-        fixed.update(self._hyper(phase))
+        fixed.update(self.hyper(phase))
         values = {**values, "blend": vector(0.0)}
         batch = self.machine.manifest.signatures["step"].batch
         total = max(1, int(phase["epochs"]) * math.ceil(len(rows) / batch))
@@ -88,15 +87,15 @@ class Trainer:
                 self.on_progress(Progress(name, index + 1, total, self.loss, self.meter.seconds))
         return checks.best(values)
 
-    def scores(self, values: Values, rows: Rows, classes: Array) -> Values:
-        """Sums of ``score`` over rows: gradients, importances, and what else the program adds up, from zero."""
+    def scores(self, values: Values, rows: Rows, classes: Array, begun: Mapping[str, Array] | None = None) -> Values:
+        """Sums of ``score`` over rows: gradients, importances, and what else the program adds up.
+
+        From zero, but for those that ``begun`` has.
+        """
         signature = self.machine.manifest.signatures["score"]
         sums = {s.name: np.zeros(s.shape, np.float32) for s in signature.inputs if s.source == "statistics"}
-        return self.scores_on(values, rows, classes, sums)
-
-    def scores_on(self, values: Values, rows: Rows, classes: Array, sums: Values) -> Values:
-        """As :meth:`scores`, going on from sums."""
-        batch = self.machine.manifest.signatures["score"].batch
+        sums.update(begun or {})
+        batch = signature.batch
         for start in range(0, len(rows), batch):
             feed = {**values, **sums, **self._batch(rows[start : start + batch], batch), "class_mask": classes}
             sums = self.machine.run("score", feed)
@@ -113,7 +112,8 @@ class Trainer:
                 values[spec.name] = np.zeros(spec.shape, np.float32)
         return values
 
-    def _hyper(self, phase: Mapping[str, Any]) -> Values:
+    def hyper(self, phase: Mapping[str, Any]) -> Values:
+        """Every hyper-parameter of the manifest: the phase's value, or the default."""
         hyper = self.machine.manifest.hyper
         return {name: vector(phase.get(name, entry.default)) for name, entry in hyper.items()}
 
@@ -135,7 +135,7 @@ class Trainer:
         if not names or not phase.get("project"):
             return {n: np.eye(len(values[n]), dtype=np.float32) for n in names}
         feed = {**values, "hard": vector(phase["project"] == "hard")}
-        return self.machine.run("project", {**feed, **self._hyper(phase)})
+        return self.machine.run("project", {**feed, **self.hyper(phase)})
 
     def _batches(self, rows: Rows, batch: int, total: int, balanced: bool) -> Iterator[Rows]:
         """Random batches: a class, then one of its samples; or, unbalanced, any sample."""

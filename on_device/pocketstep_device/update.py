@@ -127,8 +127,7 @@ class Update:
         if phase.get("refresh"):
             rows = ~self.samples.held_back & (self.samples.pending | (phase.get("rows", "all") == "all"))
             values = closed_form.refreshed(self.machine, values, self.samples.select(rows))
-        hyper = {n: vector(phase.get(n, entry.default)) for n, entry in self.machine.manifest.hyper.items()}
-        head = self.machine.run("solve", {**values, **hyper})
+        head = self.machine.run("solve", {**values, **self.trainer.hyper(phase)})
         return {**values, **head, "blend": vector(1.0)}
 
     def _with_protection(self, values: Values) -> Values:
@@ -137,8 +136,7 @@ class Update:
         rows = np.flatnonzero(self.samples.pending & ~self.samples.held_back)
         if not kept or len(rows) == 0:
             return values
-        zero = self.trainer.scores(values, rows[:0], self.known)
-        sums = self.trainer.scores_on(values, rows, values["class_mask"], {**zero, **{n: values[n] for n in kept}})
+        sums = self.trainer.scores(values, rows, values["class_mask"], {n: values[n] for n in kept})
         return {**values, **{n: sums[n] for n in kept}}
 
 

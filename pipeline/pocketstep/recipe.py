@@ -177,18 +177,31 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises:
         InputError: no such recipe, no TOML, or a missing, unknown or mistyped key.
     """
-    file = Path(path) if Path(path).suffix == ".toml" else _bundled(str(path))
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"there is no recipe {path}; give a .toml file, or 'digits'") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} is no readable TOML file: {error}") from None
     from pocketstep.recipe_checks import check_recipe
 
+    file, content = read(path, "digits")
     recipe = parse(Recipe, {"name": file.stem, **content}, "")
     check_recipe(recipe)
     return recipe
+
+
+def read(path: str | Path, example: str) -> tuple[Path, dict[str, Any]]:
+    """A TOML file, or one that comes with pocketstep by its name, and where it lies.
+
+    Args:
+        path: of the file, ending with ``.toml``, or the name.
+        example: a name for the error's text.
+
+    Raises:
+        InputError: there is none, or it is no TOML.
+    """
+    file = Path(path) if Path(path).suffix == ".toml" else _bundled(str(path))
+    try:
+        return file, tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no recipe {path}; give a .toml file, or '{example}'") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} is no readable TOML file: {error}") from None
 
 
 def _bundled(name: str) -> Path:

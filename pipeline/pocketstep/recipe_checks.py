@@ -22,36 +22,36 @@ def check_recipe(recipe: Recipe) -> None:
         InputError: a value is out of its range, or a name unknown.
     """
     data, part = recipe.data, recipe.compress
-    _between("threads", recipe.threads, 0, 1024)
-    _between("data.cloud_classes", data.cloud_classes, 2, 100_000)
-    _between("data.held_back", data.held_back, 0.01, 0.9)
-    _between("data.size", data.size, 0, 4096)
+    between("threads", recipe.threads, 0, 1024)
+    between("data.cloud_classes", data.cloud_classes, 2, 100_000)
+    between("data.held_back", data.held_back, 0.01, 0.9)
+    between("data.size", data.size, 0, 4096)
     _among("data.name", data.name, NAMES)
-    _between("compress.threshold", part.threshold, *_THRESHOLD)
-    _between("compress.pruning_ratio", part.pruning_ratio, 0.0, 0.99)
-    _between("compress.images_per_class", part.images_per_class, 1, 10_000)
-    _between("compress.min_width", part.min_width, 1, 10_000)
-    _between("compress.round_to", part.round_to, 1, 1024)
+    between("compress.threshold", part.threshold, *_THRESHOLD)
+    between("compress.pruning_ratio", part.pruning_ratio, 0.0, 0.99)
+    between("compress.images_per_class", part.images_per_class, 1, 10_000)
+    between("compress.min_width", part.min_width, 1, 10_000)
+    between("compress.round_to", part.round_to, 1, 1024)
     _among("compress.importance", part.importance, IMPORTANCES)
     _check_training("teacher", recipe.teacher)
     if bool(recipe.teacher.network) == bool(recipe.teacher.widths):
         raise InputError("the recipe's teacher needs either a network (such as 'wrn-16-4') or widths and blocks")
     _check_transfer("transfer", recipe.transfer)
-    _between("plan.spare_classes", recipe.plan.spare_classes, 1, 10_000)
-    _between("plan.pooled_cells", recipe.plan.pooled_cells, 1, 64)
-    _between("plan.batch", recipe.plan.batch, 1, 4096)
+    between("plan.spare_classes", recipe.plan.spare_classes, 1, 10_000)
+    between("plan.pooled_cells", recipe.plan.pooled_cells, 1, 64)
+    between("plan.batch", recipe.plan.batch, 1, 4096)
     _among("plan.preset", recipe.plan.preset, PRESETS)
-    _between("replay.per_class", recipe.replay.per_class, 2, 100_000)
+    between("replay.per_class", recipe.replay.per_class, 2, 100_000)
     if recipe.study:
         _check_study(recipe.study)
 
 
 def _check_training(name: str, part: TrainingRecipe) -> None:
-    _between(f"{name}.epochs", part.epochs, 1, 100_000)
-    _between(f"{name}.batch", part.batch, 1, 1_000_000)
-    _between(f"{name}.learning_rate", part.learning_rate, 1e-9, 1000.0)
-    _between(f"{name}.shift", part.shift, 0, 1024)
-    _between(f"{name}.cutout", part.cutout, 0, 1024)
+    between(f"{name}.epochs", part.epochs, 1, 100_000)
+    between(f"{name}.batch", part.batch, 1, 1_000_000)
+    between(f"{name}.learning_rate", part.learning_rate, 1e-9, 1000.0)
+    between(f"{name}.shift", part.shift, 0, 1024)
+    between(f"{name}.cutout", part.cutout, 0, 1024)
     _among(f"{name}.schedule", part.schedule, ("cosine", "one-cycle"))
     _among(f"{name}.precision", part.precision, PRECISIONS)
 
@@ -62,21 +62,21 @@ def _check_transfer(name: str, part: TransferRecipe) -> None:
         raise InputError(f"the recipe's {name}.weights must be three numbers: logits, mapped blocks, labels")
     _among(f"{name}.method", part.method, METHODS)
     _among(f"{name}.trainable", part.trainable, ("all", "last"))
-    _between(f"{name}.temperature", part.temperature, 0.1, 100.0)
+    between(f"{name}.temperature", part.temperature, 0.1, 100.0)
 
 
 def _check_study(study: StudyRecipe) -> None:
     for name in ("thresholds", "criteria_at", "methods_at"):
         values = getattr(study, name)
         for value in values if isinstance(values, tuple) else (values,):
-            _between(f"study.{name}", value, *_THRESHOLD)
+            between(f"study.{name}", value, *_THRESHOLD)
     for value in study.criteria:
         _among("study.criteria", value, IMPORTANCES[1:])
     for value in study.methods:
         _among("study.methods", value, (*METHODS[1:], "scratch"))
     for share in study.short:
-        _between("study.short", share, 0.001, 1.0)
-    _between("study.watch_every", study.watch_every, 1, 1_000_000)
+        between("study.short", share, 0.001, 1.0)
+    between("study.watch_every", study.watch_every, 1, 1_000_000)
     if not {*study.criteria_at, study.methods_at} <= {*study.thresholds}:
         raise InputError("the recipe's study.criteria_at and study.methods_at must be among study.thresholds")
     if study.increment:
@@ -84,10 +84,11 @@ def _check_study(study: StudyRecipe) -> None:
     if study.unseen:
         _check_transfer("study.unseen", study.unseen)
         for value in study.unseen.thresholds:
-            _between("study.unseen.thresholds", value, *_THRESHOLD)
+            between("study.unseen.thresholds", value, *_THRESHOLD)
 
 
-def _between(name: str, value: float, low: float, high: float) -> None:
+def between(name: str, value: float, low: float, high: float) -> None:
+    """Raises InputError unless a recipe's value lies within its range."""
     if not low <= value <= high:
         raise InputError(f"the recipe's {name} is {value}; it must lie between {low} and {high}")
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
+from against_autograd import FEW, double_precision
 from compiled_step import EVERYTHING, LIMIT, WEIGHTS, Compiled
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from small_networks import Head, assert_close, conv
 from torch import Tensor, nn
@@ -20,16 +19,9 @@ from pocketstep.compile.options import WEIGHTS as RATES
 from pocketstep_device.errors import InputError
 
 EXACT = 1e-9
-FEW = settings(deadline=None, max_examples=40)
+__all__ = ["double_precision"]
+pytestmark = pytest.mark.usefixtures("double_precision")
 COUNT = st.integers(1, 6)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _double_precision() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from against_autograd import FEW, double_precision
+from hypothesis import given
 from hypothesis import strategies as st
 from small_networks import assert_close
 from torch import Tensor
@@ -19,16 +20,8 @@ from pocketstep.compile import operators as op
 EXACT = 1e-10
 SIDE = st.integers(1, 9)
 PAIR = st.tuples(SIDE, SIDE)
-FEW = settings(deadline=None, max_examples=40)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _double_precision() -> Iterator[None]:
-    """So that a wrong tap is no rounding error; the operators' own constants follow the default type."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+__all__ = ["double_precision"]
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-import tomllib
-
-from pocketstep.bench.accuracy.material import CUTS, VARIANTS, Settings
+from pocketstep.bench.accuracy.material import CUTS, Settings
 from pocketstep.bench.accuracy.run import Order, check
 from pocketstep.bench.accuracy.stream import Protocol
 from pocketstep.camera import CAMERAS
 from pocketstep.data import Dataset, load_cifar
-from pocketstep.recipe import parse
+from pocketstep.recipe import parse, read
+from pocketstep.recipe_checks import between
 from pocketstep_device.errors import InputError
 
 
@@ -93,17 +91,7 @@ def load(path: str) -> AccuracyRecipe:
     Raises:
         InputError: no such file, no TOML, a key that is missing, unknown or mistyped, or a value out of range.
     """
-    bundled = Path(str(resources.files("pocketstep"))) / "models" / f"{path}.toml"
-    file = Path(path) if path.endswith(".toml") else bundled
-    if not file.exists() and not path.endswith(".toml"):
-        file = Path(__file__).parents[4] / "models" / f"{path}.toml"
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"there is no recipe {path}; give a .toml file, or 'cifar100-b50'") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} is no readable TOML file: {error}") from None
-    recipe = parse(AccuracyRecipe, content, "")
+    recipe = parse(AccuracyRecipe, read(path, "cifar100-b50")[1], "")
     _check(recipe)
     return recipe
 
@@ -113,7 +101,6 @@ def _check(recipe: AccuracyRecipe) -> None:
     chosen = {"data": ((recipe.data,), ("cifar100",)), "stream.cut": ((recipe.stream.cut,), tuple(CUTS)),
               "shift.cameras": (recipe.shift.cameras, tuple(CAMERAS)), "shift.cuts": (recipe.shift.cuts, tuple(CUTS)),
               "shift.variants": (recipe.shift.variants, ("centre", "full"))}  # fmt: skip
-    assert {"centre", "full"} <= set(VARIANTS)
     for where, (values, known) in chosen.items():
         for value in values:
             if value not in known:
@@ -127,5 +114,4 @@ def _check(recipe: AccuracyRecipe) -> None:
         "shift.test_per_class": (recipe.shift.test_per_class, 0, 100_000),
     }  # fmt: skip
     for where, (number, low, high) in bounds.items():
-        if not low <= number <= high:
-            raise InputError(f"the recipe's {where} is {number}; it must lie between {low} and {high}")
+        between(where, number, low, high)
