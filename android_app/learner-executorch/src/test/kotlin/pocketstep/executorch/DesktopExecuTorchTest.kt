@@ -9,6 +9,7 @@ import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
 import pocketstep.learner.Runtime
+import pocketstep.testing.AdoptionContract
 import pocketstep.testing.Fixtures
 import pocketstep.testing.RuntimeContract
 import pocketstep.testing.assertSurvivesKills
@@ -44,4 +45,8 @@ class ExecuTorchKilledTest {
     @Test
     fun stateSurvivesKills() =
         assertSurvivesKills(DesktopExecuTorch(), Fixtures.bundle, temporary.root.toPath().resolve("state"), kills = 2)
+}
+
+class ExecuTorchAdoptionTest : AdoptionContract() {
+    override val runtime: Runtime = DesktopExecuTorch()
 }

@@ -5,6 +5,7 @@ import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
 import pocketstep.learner.Runtime
+import pocketstep.testing.AdoptionContract
 import pocketstep.testing.Fixtures
 import pocketstep.testing.RuntimeContract
 import pocketstep.testing.assertSurvivesKills
@@ -31,4 +32,8 @@ class LiteRtKilledTest {
 
     @Test
     fun stateSurvivesKills() = assertSurvivesKills(DesktopLiteRt(), Fixtures.bundle, temporary.root.toPath().resolve("state"), kills = 4)
+}
+
+class LiteRtAdoptionTest : AdoptionContract() {
+    override val runtime: Runtime = DesktopLiteRt()
 }

@@ -1,7 +1,9 @@
 package pocketstep.testing
 
 import kotlinx.coroutines.CancellationException
+import kotlinx.coroutines.CoroutineStart
 import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.Job
 import kotlinx.coroutines.async
 import kotlinx.coroutines.coroutineScope
 import kotlinx.coroutines.flow.first
@@ -51,8 +53,8 @@ public abstract class RuntimeContract {
         options: Options = Options(threads = 1),
     ) = BlockingLearner.open(Fixtures.bundle, state, runtime, options)
 
-    private fun content(folder: Path): Map<String, List<Byte>> =
-        folder.toFile().listFiles()!!.associate { it.name to it.readBytes().toList() }
+    private fun content(folder: Path): Map<String, String> =
+        folder.toFile().listFiles()!!.associate { it.name to "${it.length()} bytes, ${it.readBytes().contentHashCode()}" }
 
     @Test
     public fun goldenTraceAgrees() {
@@ -171,6 +173,51 @@ public abstract class RuntimeContract {
                 }
                 assertTrue(learner.update(method = "closed-form").accepted)
             }
+        }
+    }
+
+    /** Whatever is being done, and whichever call of the program it is cancelled at: all files are as they were. */
+    @Test
+    public fun everythingCanBeCancelled() {
+        var cancelAt = 0
+        lateinit var running: Job
+        val watched = WatchedRuntime(runtime) { if (--cancelAt == 0) running.cancel() }
+        val works =
+            listOf<Pair<Int, suspend (Learner) -> Unit>>(
+                1 to { it.classify(Fixtures.images("test", 0, 5)) },
+                1 to { it.observe(Fixtures.images("train", 20, 5), NEW) },
+                2 to { it.observe(Fixtures.images("train", 20, 5), NEW) },
+                1 to { it.update(method = "closed-form") },
+                3 to { it.update(method = "closed-form") },
+                1 to { it.forget("3") },
+            )
+        runBlocking {
+            Learner.open(Fixtures.bundle, stateFolder, watched, Options(threads = 1)).use { learner ->
+                learner.addClass(NEW)
+                learner.observe(Fixtures.images("train", 0, 20), NEW)
+                val before = content(stateFolder)
+                for ((call, work) in works) {
+                    cancelAt = call
+                    running = launch(Dispatchers.Default, CoroutineStart.LAZY) { work(learner) }
+                    running.join()
+                    assertTrue(running.isCancelled)
+                    assertEquals("call $call", before, content(stateFolder).filterKeys { it in before.keys || !it.startsWith("latents") })
+                }
+                assertTrue(learner.update(method = "closed-form").accepted)
+            }
+        }
+    }
+
+    @Test
+    public fun anUpdateWithoutMemoryChangesNothing() {
+        val watched = WatchedRuntime(runtime) { if (it == "solve") throw OutOfMemoryError("as if") }
+        BlockingLearner.open(Fixtures.bundle, stateFolder, watched, Options(threads = 1)).use { learner ->
+            learner.addClass(NEW)
+            learner.observe(Fixtures.images("train", 0, 10), NEW)
+            val before = content(stateFolder)
+            val error = assertThrows(CheckFailedException::class.java) { learner.update(method = "closed-form") }
+            assertTrue(error.message!!.contains("ran out of memory; nothing was changed"))
+            assertEquals(before, content(stateFolder))
         }
     }
 
