@@ -50,16 +50,17 @@ public class BlockingLearner internal constructor(
      *
      * @throws InputException for images of another shape, with NaN, or with values out of range.
      */
-    public fun classify(images: Images): Prediction =
-        guarded {
-            val latents = Rows.of(encode(images))
-            val mask = state.values.getValue(Knowledge.MASK).data
-            val learned = state.classes.indices.filter { mask[it] > 0 }
-            val outputs = machine.inBatches("classify", state.values, "latents", latents, "probabilities").data
-            val rows = List(images.count) { row -> FloatArray(learned.size) { outputs[row * slots + learned[it]] } }
-            val names = learned.map { state.classes[it] }
-            Prediction(rows.map { names[argMax(it, 0, it.size)] }, rows, names)
-        }
+    public fun classify(images: Images): Prediction = guarded { classify(Rows.of(encode(images))) }
+
+    /** As the public one, of latents. */
+    internal fun classify(latents: Rows): Prediction {
+        val mask = state.values.getValue(Knowledge.MASK).data
+        val learned = state.classes.indices.filter { mask[it] > 0 }
+        val outputs = machine.inBatches("classify", state.values, "latents", latents, "probabilities").data
+        val rows = List(latents.count) { row -> FloatArray(learned.size) { outputs[row * slots + learned[it]] } }
+        val names = learned.map { state.classes[it] }
+        return Prediction(rows.map { names[argMax(it, 0, it.size)] }, rows, names)
+    }
 
     /**
      * Gives a new class a spare slot; it is predicted after the next update.
@@ -91,22 +92,26 @@ public class BlockingLearner internal constructor(
         images: Images,
         label: String,
     ): Int =
-        guarded {
-            val codes = codes(encode(images))
-            if (label !in state.classes) {
-                throw InputException(
-                    "no class '$label' here; add_class('$label') first. Known: ${state.classes.joinToString(", ")}",
-                )
-            }
-            val slot = state.classes.indexOf(label)
-            val size = codes.size / images.count
-            val unseen = state.samples.unseen(codes, slot)
-            val new = ByteArray(unseen.size * size)
-            unseen.forEachIndexed { index, row -> codes.copyInto(new, index * size, row * size, (row + 1) * size) }
-            val seen = state.samples.where { state.samples.labels[it] == slot && state.samples.pending[it] }.size
-            if (unseen.isNotEmpty()) knowledge.take(Samples.observed(manifest.latent.shape, slots, new, slot, seen))
-            unseen.size
+        guarded { observe(codes(encode(images)), images.count, label) }
+
+    /** As the public one, of [count] latents. */
+    internal fun observe(
+        codes: ByteArray,
+        count: Int,
+        label: String,
+    ): Int {
+        if (label !in state.classes) {
+            throw InputException("no class '$label' here; add_class('$label') first. Known: ${state.classes.joinToString(", ")}")
         }
+        val slot = state.classes.indexOf(label)
+        val size = codes.size / count
+        val unseen = state.samples.unseen(codes, slot)
+        val new = ByteArray(unseen.size * size)
+        unseen.forEachIndexed { index, row -> codes.copyInto(new, index * size, row * size, (row + 1) * size) }
+        val seen = state.samples.where { state.samples.labels[it] == slot && state.samples.pending[it] }.size
+        if (unseen.isNotEmpty()) knowledge.take(Samples.observed(manifest.latent.shape, slots, new, slot, seen))
+        return unseen.size
+    }
 
     /**
      * Learns what was observed since the last update; keeps the result only when known classes survive it.
