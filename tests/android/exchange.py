@@ -13,6 +13,7 @@ from raw import write_raw
 from pocketstep_device import Learner
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.forecast import forecast
+from pocketstep_device.validation import validate
 
 OBSERVED = 40
 METHODS = ("closed-form", "auto", "replay")
@@ -41,7 +42,15 @@ def write_exchange(bundle: Path, out: Path) -> None:
             text = "".join(f"{key}={value}\n" for key, value in lines.items())
             (out / runtime / f"{method}.properties").write_text(text)
         write_adoptions(bundle, out, runtime)
+        write_validation(bundle, out / runtime / "validation.properties", runtime)
     write_forecast(bundle, out / "forecast.properties")
+
+
+def write_validation(bundle: Path, path: Path, runtime: str) -> None:
+    """What Python's own validation learns and answers."""
+    learning = validate(bundle, runtime)["learning"]
+    answers = ",".join(map(str, learning["predictions"]))
+    path.write_text(f"accepted={str(learning['accepted']).lower()}\npredictions={answers}\n")
 
 
 def write_forecast(bundle: Path, path: Path) -> None:

@@ -1,6 +1,5 @@
 package pocketstep.litert
 
-import org.junit.Assume.assumeTrue
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
@@ -13,9 +12,7 @@ import pocketstep.testing.assertSurvivesKills
 /** LiteRT with the AAR's own native library on the desktop's JVM, through stand-ins for bionic. */
 class DesktopLiteRt : Runtime by LiteRt() {
     init {
-        val folder = System.getProperty("pocketstep.native.litert")
-        assumeTrue("scripts/android makes the stand-ins for bionic", folder != null)
-        for (name in listOf("libc", "libm", "libdl", "liblog", "libtensorflowlite_jni")) System.load("$folder/$name.so")
+        Fixtures.loadNative("litert", "libc", "libm", "libdl", "liblog", "libtensorflowlite_jni")
     }
 }
 

@@ -30,6 +30,7 @@ import pocketstep.learner.Options
 import pocketstep.learner.Prediction
 import pocketstep.learner.Runtime
 import pocketstep.learner.StateException
+import pocketstep.learner.Validation
 import java.nio.file.Files
 import java.nio.file.Path
 import java.util.Properties
@@ -63,6 +64,26 @@ public abstract class RuntimeContract {
         println("${runtime.name}: golden error ${worst.worst} in ${worst.signature} of ${calls.size} calls")
         assertTrue("${worst.signature}, call ${worst.index}: ${worst.errors}", worst.worst <= Golden.TOLERANCE)
         assertTrue(calls.map { it.signature }.containsAll(listOf("encode", "classify", "step", "score", "statistics", "solve")))
+    }
+
+    /** The report that `pocketstep validate` reads: within tolerance, and the made-up class as Python learns it. */
+    @Test
+    public fun validatesAsPythonDoes() {
+        val facts = mapOf("runtime_version" to "x")
+        val text = Validation.report(Fixtures.bundle, runtime, stateFolder, facts, 1, Golden.TOLERANCE, true)
+        val expected = Properties().apply { Files.newInputStream(exchange.resolve("validation.properties")).use(::load) }
+        assertTrue(text, text.contains("\"passed\":true,\"error\":null,\"error_code\":0}"))
+        assertTrue(text, text.contains("\"accepted\":${expected["accepted"]}"))
+        val answers = text.substringAfter("\"predictions\":[").substringBefore("]").split(",")
+        val wanted = expected.getProperty("predictions").split(",")
+        assertEquals(wanted.size, answers.size)
+        val same = answers.indices.count { answers[it] == wanted[it] } / wanted.size.toDouble()
+        println("${runtime.name} validation: $same of the made-up task's answers as Python's")
+        assertTrue("only $same", same >= 0.98)
+        val strict = Validation.report(Fixtures.bundle, runtime, stateFolder, facts, 1, 1e-12, false)
+        assertTrue(strict, strict.contains("\"learning\":null") && strict.contains("\"passed\":false,\"error\":null"))
+        val gone = Validation.report(stateFolder.resolve("gone"), runtime, stateFolder, facts, 1, 1e-4, true)
+        assertTrue(gone, gone.contains("\"golden\":null") && gone.endsWith("\"error_code\":2}"))
     }
 
     @Test
