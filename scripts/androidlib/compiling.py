@@ -16,7 +16,7 @@ JAVA_FLAGS = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-X
 GENERATED = BUILD / "apk" / "gen"
 SHIPPED = ["-Xno-call-assertions", "-Xno-param-assertions", "-Xno-receiver-assertions"]
 """Flags of what apps get: without checks for null that Kotlin's callers don't need; a build script has them too."""
-KINDS = ("main", "test", "androidTest")
+KINDS = ("main", "test", "androidTest", "shrunk")
 
 
 @dataclass(frozen=True)
