@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import mutations
 import numpy as np
 import toy
+from states import digest
 
+from pocketstep_device.adoption import adopt
 from pocketstep_device.budget import Budget
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.bundle_writer import zip_bundle
@@ -47,6 +50,16 @@ MOST_SECONDS, MOST_MB = 1.0, 64
 MOST_ADDRESSES = 4 * 2**30
 PROGRESS = 10_000
 KINDS = ("manifest", "manifest", "manifest", "tensors", "tensors", "bytes", "zip", "zip", "state", "signed")
+
+
+OPERATIONS: tuple[Callable[[Learner], object], ...] = (
+    lambda learner: learner.observe(toy.images("dark", 6, seed=1), "dark"),
+    lambda learner: learner.add_class("dots"),
+    lambda learner: learner.update(method="closed-form"),
+    lambda learner: learner.rollback(),
+    lambda learner: learner.forget("stripes"),
+)
+"""What is done with a state that opened."""
 
 
 class Finding(Exception):
@@ -72,8 +85,13 @@ class Fuzzer:
                 learner.add_class("stripes")
                 learner.observe(toy.images("stripes", 6), "stripes")
                 learner.update(method="closed-form")
+                learner.observe(toy.images("stripes", 5, seed=1), "stripes")
             self._saved = {p.name: p.read_bytes() for p in (folder / "good.state").iterdir() if p.name != ".lock"}
         self._good = good
+        self._others = [
+            toy.toy_bundle(folder / f"{name}.bundle", per_class=4, name=name, suffix=suffix)
+            for name, suffix in (("alike", 1), ("another", 2))
+        ]
         self._key, self._signature = _signed(self._files["manifest.json"])
 
     def run(self, index: int) -> str:
@@ -180,14 +198,37 @@ class Fuzzer:
             files[name] = mutations.mutate_tensors(files[name], chance)
         for key, content in files.items():
             (self._target / key).write_bytes(content)
-        return self._open_state
+        if chance.random() < 0.25:
+            return lambda: self._adopt_state(chance.choice(self._others))
+        return lambda: self._use_state(chance.choice(OPERATIONS))
 
-    def _open_state(self) -> str:
+    def _use_state(self, operation: Callable[[Learner], object]) -> str:
+        """A state that opens must open after any operation too, and be what the learner held."""
         with Learner.open(self._good, self._target) as learner:
             found = learner.classify(toy.images("dark", 2))
             if not np.isfinite(found.probabilities).all() or len(set(learner.classes)) != len(learner.classes):
                 raise Finding("a state that can't be")
-            return "accepted, with a note" if learner.notes else "accepted"
+            outcome = "accepted, with a note" if learner.notes else "accepted"
+            with suppress(PocketstepError):
+                operation(learner)
+            expected = digest(learner)
+        self._open_again(self._good, expected)
+        return outcome
+
+    def _adopt_state(self, bundle: Path) -> str:
+        """A state that was adopted must open with its new bundle."""
+        adoption = adopt(bundle, self._target, method="closed-form")
+        if adoption.accepted:
+            self._open_again(bundle, None)
+        return f"adopted: {adoption.how}"
+
+    def _open_again(self, bundle: Path, expected: str | None) -> None:
+        try:
+            with Learner.open(bundle, self._target) as learner:
+                if expected is not None and digest(learner) != expected:
+                    raise Finding("a state that is another one when it is opened again")
+        except PocketstepError as error:
+            raise Finding(f"a state that was used and does not open any more: {error}") from error
 
     def _signed(self, chance: random.Random) -> Callable[[], str]:
         """With a trusted key: only what was signed, whatever else is repaired."""
