@@ -2,6 +2,8 @@
 
     board_row.py BUNDLE STATE RUNTIME [--count N] [--careless] [--greedy]
 
+RUNTIME may be ``toy``, for a toy's bundle.
+
 Says ``found DIGEST`` of what the state folder holds; then reads one line for each operation, its index, and says ``done
 INDEX DIGEST``. Around every call that changes the disk it says ``> CALL`` and ``< CALL``, so that whoever listens can
 cut the power in between. ``--count`` does the first N operations at once, undisturbed; ``--careless`` leaves out every
@@ -22,6 +24,7 @@ from typing import Any
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
+import toy
 from states import digest
 
 from pocketstep_device.learner import Learner
@@ -99,6 +102,9 @@ def main() -> None:
     parser.add_argument("--careless", action="store_true")
     parser.add_argument("--greedy", action="store_true")
     options = parser.parse_args()
+    if options.runtime == toy.RUNTIME:
+        toy.install()
+        options.runtime = "litert"  # in its place
     with Learner.open(options.bundle, options.state, options.runtime, threads=1, store_mb=STORE_MB) as learner:
         if learner.notes:
             say(f"notes {learner.notes}")

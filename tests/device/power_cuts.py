@@ -1,11 +1,13 @@
 """Cuts the power of an emulated aarch64 board while it learns, and looks what its disk holds at the next start.
 
-    python tests/device/power_cuts.py FOLDER --bundle digits.bundle --cuts 50 --memory-mb 128 --seed 1
+    python tests/device/power_cuts.py FOLDER --cuts 50 --seed 1
+    python tests/device/power_cuts.py FOLDER --bundle digits.bundle --runtime tflite --memory-mb 128 --cuts 6
 
-The board works through the row of operations of ``board_row.py`` on a real runtime; QEMU is killed at random times, or
-at a random call that writes, and started again on the same disk. What a learner finds there must be exactly the state
-after the last operation that it said was done, or after the one that it was doing, as an undisturbed process on the
-same board computes them. ``--careless`` leaves out the flushes: then something must get lost, or this test sees
+The board works through the row of operations of ``board_row.py``, with a toy bundle in numpy whose state has half a
+megabyte, or with a real one on a real runtime (there, an operation takes half a minute). QEMU is killed at random
+times, or at a random call that writes, and started again on the same disk. What a learner finds there must be exactly
+the state after the last operation that it said was done, or after the one that it was doing, as an undisturbed process
+on the same board computes them. ``--careless`` leaves out the flushes: then something must get lost, or this test sees
 nothing. ``--greedy`` makes the kernel end the process for want of memory instead. Prints one JSON object.
 
 QEMU writes through the host's page cache, so what a disk with a cache of its own would lose is not tried.
@@ -28,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import toy
 from board_row import METHOD, NAMES
 
 from pocketstep.validate.board import Board, start
@@ -48,7 +51,8 @@ SCHEDULE = {
     ],
     "accept": {"max_old_loss": 1.0, "max_class_loss": 1.0},
 }
-START_S, WAIT_S = 300.0, 300.0
+SLOTS = 2500
+ENVIRONMENT = "PYTHONPATH=/data/site:/data/package:/data/tests"
 AIMED = 0.7
 """Share of the cuts that wait for a call that writes."""
 
@@ -72,6 +76,11 @@ def small_bundle(source: Path, target: Path) -> Path:
     return write_bundle(target, manifest, files).path
 
 
+def _toy(target: Path) -> Path:
+    """The toy's, with so many slots that its state takes as long to write as a real one's."""
+    return toy.toy_bundle(target, slots=SLOTS, schedules={METHOD: SCHEDULE})
+
+
 @dataclass
 class Heard:
     """What the board's process said since it was started."""
@@ -84,14 +93,26 @@ class Heard:
     notes: list[str] = field(default_factory=list)
 
 
+def furnish(board: Board, runtime: str, bundle: Path) -> None:
+    """Puts the device package, a runtime, these scripts and a bundle on the board's disk."""
+    with tempfile.TemporaryDirectory() as name:
+        device_package(Path(name))
+        board.put(Path(name), "/data/package")
+    packages = "tflite" if runtime == toy.RUNTIME else runtime  # of which the toy wants numpy
+    board.put(site(packages, PYTHON, "aarch64"), "/data/site")
+    for script in ("board_row.py", "states.py", "toy.py", "fakes.py"):
+        board.put(Path(__file__).with_name(script), f"/data/tests/{script}")
+    board.put(bundle, "/data/small.bundle")
+    board.run("sync")
+
+
 class Row:
     """The process on the board."""
 
     def __init__(self, board: Board, runtime: str, state: str, *flags: str) -> None:
         shell, words = board.shell, " ".join(flags)
         command = (
-            f"cd /data/tests && PYTHONPATH=/data/site:/data/package:/data/tests "
-            f"exec python3 board_row.py /data/small.bundle {state} {runtime} {words}"
+            f"cd /data/tests && {ENVIRONMENT} exec python3 board_row.py /data/small.bundle {state} {runtime} {words}"
         )
         line = ["ssh", *shell.options, "-p", str(shell.port), shell.host, command]
         pipe = subprocess.PIPE
@@ -144,10 +165,12 @@ class Row:
 class Campaign:
     """All cuts of one board, one after the other on one disk."""
 
-    def __init__(self, folder: Path, bundle: Path, runtime: str, memory_mb: int, seed: int, flags: list[str]) -> None:
+    def __init__(
+        self, folder: Path, bundle: Path | None, runtime: str, memory_mb: int, seed: int, flags: list[str]
+    ) -> None:
         self._folder, self._runtime, self._memory_mb, self._flags = folder, runtime, memory_mb, flags
         self._chance, self._expected = random.Random(seed), [""]
-        self._small = small_bundle(bundle, folder / "small.bundle")
+        self._small = small_bundle(bundle, folder / "small.bundle") if bundle else _toy(folder / "small.bundle")
         self.boots: list[float] = []
 
     @contextmanager
@@ -162,14 +185,7 @@ class Campaign:
     def prepare(self, operations: int) -> None:
         """Puts everything on the board's disk, and lets it compute what is right, undisturbed."""
         with self.board() as board:
-            with tempfile.TemporaryDirectory() as name:
-                device_package(Path(name))
-                board.put(Path(name), "/data/package")
-            board.put(site(self._runtime, PYTHON, "aarch64"), "/data/site")
-            for script in ("board_row.py", "states.py"):
-                board.put(Path(__file__).with_name(script), f"/data/tests/{script}")
-            board.put(self._small, "/data/small.bundle")
-            board.run("sync")
+            furnish(board, self._runtime, self._small)
             row = Row(board, self._runtime, "/data/undisturbed", "--count", str(operations))
             self._expected = [row.until_found()]
             self._expected += [line.split()[2] for line in row.lines() if line.startswith("done")]
@@ -249,11 +265,11 @@ def _until_done(lines: Iterator[str]) -> None:
 
 
 def campaign(
-    folder: Path, bundle: Path, runtime: str, memory_mb: int, cuts: int, seed: int, flags: list[str]
+    folder: Path, bundle: Path | None, runtime: str, memory_mb: int, cuts: int, seed: int, flags: list[str]
 ) -> dict[str, Any]:
     """All of it; raises ``Lost`` at the first state that must not be."""
     began, found = time.monotonic(), Campaign(folder, bundle, runtime, memory_mb, seed, flags)
-    found.prepare(3 * cuts + 8)
+    found.prepare(2 * cuts + len(NAMES))
     position, abouts = 0, []
     greedy = "--greedy" in flags
     with found.board() if greedy else nullcontext() as board:
@@ -272,8 +288,8 @@ def campaign(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="an empty folder for the board")
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--runtime", default="tflite")
+    parser.add_argument("--bundle", type=Path, help="a real one (default: the toy's)")
+    parser.add_argument("--runtime", default=toy.RUNTIME, help="toy (default), tflite or litert")
     parser.add_argument("--cuts", type=int, default=50)
     parser.add_argument("--memory-mb", type=int, default=256)
     parser.add_argument("--seed", type=int, default=1)
