@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from androidlib import artifacts, compiling, executorch, linting, sizes, testing
+from androidlib import artifacts, compiling, executorch, linting, sizes, testing, validator
 
 
 def add(commands: Any) -> None:
@@ -19,6 +19,7 @@ def add(commands: Any) -> None:
         ("test", _test, "tests on the JVM, on Robolectric and on the runtimes' own native libraries"),
         ("check", _check, "lint, compile, test"),
         ("sizes", _sizes, "what the library adds to an app: dex by D8, native libraries by ABI"),
+        ("validator", _validator, "build/validator.apk, for pocketstep validate --target adb"),
         ("fixtures", _fixtures, "put the bundle and what Python made of it into the instrumented tests' assets"),
     ):
         parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
@@ -60,6 +61,11 @@ def _check(arguments: argparse.Namespace) -> None:
 def _sizes(arguments: argparse.Namespace) -> None:
     _compile(arguments)
     sizes.show()
+
+
+def _validator(arguments: argparse.Namespace) -> None:
+    _compile(arguments)
+    validator.build()
 
 
 def _fixtures(arguments: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from androidlib.compiling import MODULES, Module
 from androidlib.executorch import classes as executorch_classes
 from androidlib.native import NATIVE, stand_ins
 from androidlib.paths import APP, BUILD, MISSING, ROOT, need, run, stop
+from androidlib.shrinking import prove
 
 FIXTURES = BUILD / "fixtures"
 FOR_PYTHON = BUILD / "for-python"
@@ -36,6 +37,7 @@ def test(bundle: Path | None, python: Path | None, only: list[str]) -> None:
         if names:
             _junit(each, names, [f"-D{key}={value}" for key, value in properties.items()])
     if not only:
+        prove(bundle, natives["pocketstep.native.litert"], FIXTURES / "exchange" / "images" / "train.raw")
         _python(interpreter, "check_exchange.py", bundle, FOR_PYTHON, FIXTURES / "exchange")
 
 
