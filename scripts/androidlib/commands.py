@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from androidlib import artifacts, compiling, executorch, linting, sizes, testing
+from androidlib import artifacts, compiling, executorch, linting, resources, sizes, testing
 
 
 def add(commands: Any) -> None:
@@ -44,6 +44,7 @@ def _lint(arguments: argparse.Namespace) -> None:
 
 def _compile(arguments: argparse.Namespace) -> None:
     _fetch(arguments)
+    resources.link()
     compiling.compile_all()
 
 

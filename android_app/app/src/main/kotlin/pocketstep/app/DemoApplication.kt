@@ -1,0 +1,14 @@
+package pocketstep.app
+
+import android.app.Application
+import kotlinx.coroutines.MainScope
+
+/** Holds what outlives a rotation. */
+class DemoApplication : Application() {
+    /** Tests replace it before the first screen. */
+    var source: LearnerSource = AssetSource(this)
+
+    val session: Session by lazy {
+        Session(source, Gauge(this, source.state), WhileCharging(this), MainScope())
+    }
+}
