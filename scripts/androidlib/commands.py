@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from androidlib import artifacts, compiling, executorch, linting, resources, sizes, testing
+from androidlib import artifacts, compiling, executorch, linting, resources, screens, sizes, testing
 
 
 def add(commands: Any) -> None:
@@ -19,13 +19,14 @@ def add(commands: Any) -> None:
         ("test", _test, "tests on the JVM, on Robolectric and on the runtimes' own native libraries"),
         ("check", _check, "lint, compile, test"),
         ("sizes", _sizes, "what the library adds to an app: dex by D8, native libraries by ABI"),
+        ("screens", _screens, "draw the app's screens, and keep four of them in android_app/docs"),
         ("fixtures", _fixtures, "put the bundle and what Python made of it into the instrumented tests' assets"),
     ):
         parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
         parser.set_defaults(run=function)
         if name in ("lint", "check"):
             parser.add_argument("--fix", action="store_true", help="let ktlint reformat first")
-        if name in ("test", "check", "fixtures"):
+        if name in ("test", "check", "fixtures", "screens"):
             parser.add_argument("--bundle", type=Path, help="the digits' bundle; one is built where not given")
             parser.add_argument("--python", type=Path, help="interpreter with pocketstep; .venv's where not given")
         if name in ("test", "check"):
@@ -56,6 +57,11 @@ def _test(arguments: argparse.Namespace) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     _lint(arguments)
     _test(arguments)
+
+
+def _screens(arguments: argparse.Namespace) -> None:
+    _compile(arguments)
+    screens.draw(arguments.bundle, arguments.python)
 
 
 def _sizes(arguments: argparse.Namespace) -> None:

@@ -57,6 +57,22 @@ def link() -> Linked:
     return linked
 
 
+def for_robolectric() -> Path:
+    """A folder for the class path of tests that says where the app's resources are."""
+    linked = link()
+    file = OUT / "robolectric" / "com" / "android" / "tools" / "test_config.properties"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    values = {
+        "android_custom_package": PACKAGE,
+        "android_merged_manifest": linked.manifest,
+        "android_merged_assets": OUT / "no-assets",
+        "android_resource_apk": linked.package,
+    }
+    (OUT / "no-assets").mkdir(exist_ok=True)
+    file.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+    return OUT / "robolectric"
+
+
 def _merge(target: Path) -> None:
     """The app's manifest with those of its libraries, by Android's own merger."""
     manifests = [_with_package(name) for name in MODULES]

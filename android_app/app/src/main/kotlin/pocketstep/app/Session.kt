@@ -5,6 +5,7 @@ import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.Job
+import kotlinx.coroutines.NonCancellable
 import kotlinx.coroutines.flow.MutableStateFlow
 import kotlinx.coroutines.flow.StateFlow
 import kotlinx.coroutines.flow.asStateFlow
@@ -23,11 +24,12 @@ class Session(
     private val gauge: Gauge,
     private val charging: WhileCharging,
     private val scope: CoroutineScope,
+    patience: Double,
 ) {
     private val state = MutableStateFlow(UiState())
     private val door = Door(source)
     private val watcher = Watcher()
-    private val teacher = Teacher(gauge)
+    private val teacher = Teacher(gauge, patience)
     private var looking: Job? = null
     private var learning: Job? = null
     private var isSeen = false
@@ -89,7 +91,8 @@ class Session(
         val teaching = state.value.mode as? Mode.Teaching ?: return
         busy(teaching) { learner ->
             state.update { it.copy(mode = Mode.Learning(teaching.name.trim())) }
-            if (!teacher.keep(learner, teaching)) {
+            // Stopping ends the update, but what was shown is kept.
+            if (!withContext(NonCancellable) { teacher.keep(learner, teaching) }) {
                 state.update { it.copy(mode = teaching, notice = Notice(Problem.SAME_PICTURES)) }
             } else if (charging.isOn) {
                 charging.request()

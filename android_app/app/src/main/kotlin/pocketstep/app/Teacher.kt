@@ -2,6 +2,7 @@ package pocketstep.app
 
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.coroutineScope
+import kotlinx.coroutines.ensureActive
 import kotlinx.coroutines.flow.conflate
 import kotlinx.coroutines.launch
 import kotlinx.coroutines.withContext
@@ -12,6 +13,7 @@ import pocketstep.learner.Pictures
 /** Teaches a learner: keeps the pictures, then lets it practise. */
 class Teacher(
     private val gauge: Gauge,
+    private val patience: Double,
 ) {
     /**
      * Stores the pictures under their name, which becomes a class where it is none.
@@ -40,11 +42,12 @@ class Teacher(
         show: (Mode.Learning) -> Unit,
     ): Lesson =
         coroutineScope {
+            ensureActive()
             show(Mode.Learning(name))
             val steps = launch { learner.progress.conflate().collect { show(Mode.Learning(name, it)) } }
             try {
                 val before = withContext(Dispatchers.IO) { gauge.read() }
-                val report = learner.update(Budget(seconds = MOST_SECONDS, power = gauge::power))
+                val report = learner.update(Budget(seconds = patience, power = gauge::power))
                 val cost = withContext(Dispatchers.IO) { gauge.since(before) }
                 val (old, new) = report.oldAccuracy to report.newAccuracy
                 Lesson(name, report.accepted, report.oldBefore, old, new, report.seconds, cost)
@@ -60,6 +63,5 @@ class Teacher(
         /** What is asked for. */
         const val GOOD_SHOTS = 8
         const val MOST_SHOTS = 40
-        private const val MOST_SECONDS = 90.0
     }
 }
