@@ -14,8 +14,8 @@ from androidlib.paths import APP, BUILD, need, run
 
 PACKAGE = "pocketstep.app"
 OUT = BUILD / "apk"
+RULES = OUT / "rules.pro"  # what manifest and layouts name, for R8
 MODULES = ("learner", "learner-litert")
-VERSION_CODE, VERSION_NAME = 1, "0.1"
 _UNUSED_BY_LITERT = ("fbjni", "nativeloader")
 
 
@@ -38,21 +38,21 @@ def classes() -> list[Path]:
     return [path for path in jars("app") if not path.name.startswith(_UNUSED_BY_LITERT)]
 
 
-def link() -> Linked:
-    """Merges, compiles and links, unless nothing changed since the last time."""
-    linked = Linked(OUT / "resources.apk", OUT / "AndroidManifest.xml")
+def link(debug: bool = False) -> Linked:
+    """Merges, compiles and links, unless nothing changed since the last time; ``debug`` marks the app as debuggable."""
+    linked = Linked(OUT / ("debug.apk" if debug else "resources.apk"), OUT / "AndroidManifest.xml")
     sources = sorted(path for path in (APP / "app" / "src" / "main").rglob("*.xml"))
     sources += [APP / name / "src" / "main" / "AndroidManifest.xml" for name in MODULES]
     digest = hashlib.sha256(Path(__file__).read_bytes() + "\n".join(map(str, libraries())).encode())
     for source in sources:
         digest.update(str(source).encode() + (source.read_bytes() if source.exists() else b""))
-    stamp = OUT / "resources.stamp"
+    stamp = linked.package.with_suffix(".stamp")
     if stamp.exists() and stamp.read_text() == digest.hexdigest():
         return linked
     shutil.rmtree(OUT / "compiled", ignore_errors=True)
     (OUT / "compiled").mkdir(parents=True)
     _merge(linked.manifest)
-    _link(linked, [*_compile_libraries(), _compile(APP / "app" / "src" / "main" / "res", "app")])
+    _link(linked, [*_compile_libraries(), _compile(APP / "app" / "src" / "main" / "res", "app")], debug)
     stamp.write_text(digest.hexdigest())
     return linked
 
@@ -85,8 +85,8 @@ def _merge(target: Path) -> None:
         "PACKAGE": PACKAGE,
         "MIN_SDK_VERSION": version("minSdk"),
         "TARGET_SDK_VERSION": version("targetSdk"),
-        "VERSION_CODE": VERSION_CODE,
-        "VERSION_NAME": VERSION_NAME,
+        "VERSION_CODE": version("appVersionCode"),
+        "VERSION_NAME": version("appVersion"),
     }
     run(
         [need("java", "openjdk-17-jdk"), *JAVA_FLAGS, "-cp", ":".join(map(str, jars("merger"))),
@@ -133,11 +133,12 @@ def _packages() -> list[str]:
     return found
 
 
-def _link(linked: Linked, compiled: list[Path]) -> None:
+def _link(linked: Linked, compiled: list[Path], debug: bool) -> None:
     shutil.rmtree(GENERATED, ignore_errors=True)
     overlays = [part for path in compiled for part in ("-R", path)]
     run(
         [need("aapt2", "aapt"), "link", "-I", jars("sdk")[0], "--manifest", linked.manifest, "--auto-add-overlay",
          "--java", GENERATED, "--extra-packages", ":".join(_packages()), "-c", "en,de", "-o", linked.package,
+         "--proguard", RULES, *(["--debug-mode"] if debug else []),
          "--min-sdk-version", version("minSdk"), "--target-sdk-version", version("targetSdk"), *overlays]
     )  # fmt: skip

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import struct
-import zlib
 from pathlib import Path
 
 from androidlib import testing
-from androidlib.paths import APP, BUILD
+from androidlib.paths import APP, BUILD, MISSING, ROOT, run, stop
 
 DRAWN = BUILD / "screens"
 DOCS = APP / "docs"
+COLOURS = 96
 KEPT = {
     "light-sees": "light",
     "dark-learned": "dark",
@@ -22,30 +21,15 @@ KEPT = {
 
 
 def draw(bundle: Path | None, python: Path | None) -> None:
-    """Draws all screens into ``build/screens`` and the chosen ones into ``docs``."""
+    """Draws all screens into ``build/screens`` and the chosen ones, with fewer colours, into ``docs``."""
+    interpreter = python or ROOT / ".venv" / "bin" / "python"
+    if not interpreter.exists():
+        stop(f"there is no {interpreter}; run scripts/test once, or give --python", MISSING)
     shutil.rmtree(DRAWN, ignore_errors=True)
     testing.test(bundle, python, ["ScreensTest"], {"pocketstep.screens": DRAWN})
     DOCS.mkdir(exist_ok=True)
     for drawn, name in KEPT.items():
         target = DOCS / f"{name}.png"
-        target.write_bytes(smaller((DRAWN / f"{drawn}.png").read_bytes()))
+        code = f"Image.open({str(DRAWN / drawn)!r} + '.png').convert('RGB').quantize({COLOURS}, dither=0)"
+        run([interpreter, "-c", f"from PIL import Image; {code}.save({str(target)!r}, optimize=True)"])
         print(f"{target.relative_to(APP)}: {target.stat().st_size:,} bytes")
-
-
-def smaller(png: bytes) -> bytes:
-    """The same picture packed as well as zlib can."""
-    out, place, pixels, header = [png[:8]], 8, b"", b""
-    while place < len(png):
-        size, kind = struct.unpack_from(">I4s", png, place)
-        body = png[place + 8 : place + 8 + size]
-        place += 12 + size
-        if kind == b"IHDR":
-            header = body
-        elif kind == b"IDAT":
-            pixels += body
-    chunks = {b"IHDR": header, b"IDAT": zlib.compress(zlib.decompress(pixels), 9), b"IEND": b""}
-    out += [
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks.items()
-    ]
-    return b"".join(out)

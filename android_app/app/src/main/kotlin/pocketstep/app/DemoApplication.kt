@@ -8,10 +8,10 @@ class DemoApplication : Application() {
     /** Tests replace it before the first screen. */
     var source: LearnerSource = AssetSource(this)
 
-    /** Seconds after which an update, that somebody waits for, takes what it has. */
-    var patience = 60.0
+    /** Tests, where a step takes long, replace it too. */
+    var practice = Practice()
 
     val session: Session by lazy {
-        Session(source, Gauge(this, source.state), WhileCharging(this), MainScope(), patience)
+        Session(source, Gauge(this, source.state), WhileCharging(this), MainScope(), practice)
     }
 }

@@ -39,7 +39,7 @@ class FactsPanel(
                 R.string.facts_line,
                 wording.count(R.plurals.facts_known, facts.known.size),
                 wording.count(R.plurals.facts_free, facts.freePlaces),
-                facts.known.joinToString(", "),
+                facts.known.joinToString(", ", limit = MOST_NAMES, truncated = "…"),
             )
         show(facts.taught)
         waiting.isThere = facts.waiting > 0
@@ -71,5 +71,9 @@ class FactsPanel(
             .setPositiveButton(R.string.forget) { _, _ -> session.forget(name) }
             .setNegativeButton(R.string.cancel, null)
             .show()
+    }
+
+    private companion object {
+        const val MOST_NAMES = 24
     }
 }

@@ -4,8 +4,10 @@ import android.Manifest
 import android.app.Activity
 import android.content.ActivityNotFoundException
 import android.content.Intent
+import android.graphics.Rect
 import android.os.Build
 import android.os.Bundle
+import android.view.View
 import kotlinx.coroutines.Job
 import kotlinx.coroutines.MainScope
 import kotlinx.coroutines.cancel
@@ -23,6 +25,7 @@ class MainActivity :
     private val camera by lazy { CameraAccess(this, feed.exists) }
     private val panels by lazy { panels() }
     private var watching: Job? = null
+    private var shown: Any? = null
 
     override fun onCreate(state: Bundle?) {
         super.onCreate(state)
@@ -59,7 +62,18 @@ class MainActivity :
             FactsPanel(this, session, ::learnWhileCharging),
         )
 
-    private fun show(ui: UiState) = panels.forEach { it.show(ui) }
+    private fun show(ui: UiState) {
+        panels.forEach { it.show(ui) }
+        val news = ui.notice ?: (ui.mode as? Mode.Learned)?.lesson
+        if (news != null && news != shown) bringIntoView(if (ui.notice != null) R.id.notice else R.id.lesson)
+        shown = news
+    }
+
+    /** What is new is seen, however far the page was scrolled. */
+    private fun bringIntoView(id: Int) {
+        val view = findViewById<View>(id)
+        view.post { view.requestRectangleOnScreen(Rect(0, 0, view.width, view.height)) }
+    }
 
     /** Shows the session what the camera sees, some times a second. */
     private fun watch() {

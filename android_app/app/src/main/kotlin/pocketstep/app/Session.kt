@@ -24,12 +24,12 @@ class Session(
     private val gauge: Gauge,
     private val charging: WhileCharging,
     private val scope: CoroutineScope,
-    patience: Double,
+    practice: Practice,
 ) {
     private val state = MutableStateFlow(UiState())
     private val door = Door(source)
     private val watcher = Watcher()
-    private val teacher = Teacher(gauge, patience)
+    private val teacher = Teacher(gauge, practice)
     private var looking: Job? = null
     private var learning: Job? = null
     private var isSeen = false
@@ -91,6 +91,7 @@ class Session(
         val teaching = state.value.mode as? Mode.Teaching ?: return
         busy(teaching) { learner ->
             state.update { it.copy(mode = Mode.Learning(teaching.name.trim())) }
+            val before = teacher.read()
             // Stopping ends the update, but what was shown is kept.
             if (!withContext(NonCancellable) { teacher.keep(learner, teaching) }) {
                 state.update { it.copy(mode = teaching, notice = Notice(Problem.SAME_PICTURES)) }
@@ -98,13 +99,13 @@ class Session(
                 charging.request()
                 state.update { it.copy(mode = Mode.Watching, notice = Notice(Problem.KEPT)) }
             } else {
-                practise(learner, teaching.name.trim())
+                practise(learner, teaching.name.trim(), before)
             }
         }
     }
 
     /** Learns what waits. */
-    fun learnWaiting() = busy(Mode.Watching) { practise(it, "") }
+    fun learnWaiting() = busy(Mode.Watching) { practise(it, "", teacher.read()) }
 
     /** Ends an update; it has changed nothing then. */
     fun stop() {
@@ -145,8 +146,9 @@ class Session(
     private suspend fun practise(
         learner: Learner,
         name: String,
+        before: Gauge.Reading,
     ) {
-        val lesson = teacher.practise(learner, name) { state.update { ui -> ui.copy(mode = it) } }
+        val lesson = teacher.practise(learner, name, before) { state.update { ui -> ui.copy(mode = it) } }
         watcher.forget()
         state.update { it.copy(mode = Mode.Learned(lesson)) }
     }

@@ -1,6 +1,8 @@
 package pocketstep.app
 
 import android.content.Context
+import android.graphics.Canvas
+import android.graphics.Path
 import android.util.AttributeSet
 import android.widget.FrameLayout
 
@@ -11,9 +13,7 @@ class StageFrame
         context: Context,
         attributes: AttributeSet? = null,
     ) : FrameLayout(context, attributes) {
-        init {
-            clipToOutline = true
-        }
+        private val shape = Path()
 
         override fun onMeasure(
             widthMeasureSpec: Int,
@@ -28,8 +28,26 @@ class StageFrame
             super.onMeasure(widthMeasureSpec, MeasureSpec.makeMeasureSpec(height, MeasureSpec.EXACTLY))
         }
 
+        override fun onSizeChanged(
+            width: Int,
+            height: Int,
+            oldWidth: Int,
+            oldHeight: Int,
+        ) {
+            val radius = resources.getDimension(R.dimen.stage_radius)
+            shape.rewind()
+            shape.addRoundRect(0f, 0f, width.toFloat(), height.toFloat(), radius, radius, Path.Direction.CW)
+        }
+
+        override fun dispatchDraw(canvas: Canvas) {
+            val saved = canvas.save()
+            canvas.clipPath(shape)
+            super.dispatchDraw(canvas)
+            canvas.restoreToCount(saved)
+        }
+
         private companion object {
-            const val OF_WIDTH = 0.8f
+            const val OF_WIDTH = 0.7f
             const val OF_SCREEN = 0.45f
         }
     }

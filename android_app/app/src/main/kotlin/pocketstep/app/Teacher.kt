@@ -10,10 +10,21 @@ import pocketstep.learner.Budget
 import pocketstep.learner.Learner
 import pocketstep.learner.Pictures
 
+/**
+ * How an update is made that somebody waits for.
+ *
+ * @property seconds after which it takes what it has.
+ * @property method one of the bundle's.
+ */
+class Practice(
+    val seconds: Double = 60.0,
+    val method: String = "auto",
+)
+
 /** Teaches a learner: keeps the pictures, then lets it practise. */
 class Teacher(
     private val gauge: Gauge,
-    private val patience: Double,
+    private val practice: Practice,
 ) {
     /**
      * Stores the pictures under their name, which becomes a class where it is none.
@@ -35,10 +46,14 @@ class Teacher(
         return learner.observe(images, name) > 0
     }
 
-    /** An update with all that waits; [show] hears of its steps. */
+    /** What storage and battery say now. */
+    suspend fun read(): Gauge.Reading = withContext(Dispatchers.IO) { gauge.read() }
+
+    /** An update with all that waits, whose cost counts from [before]; [show] hears of its steps. */
     suspend fun practise(
         learner: Learner,
         name: String,
+        before: Gauge.Reading,
         show: (Mode.Learning) -> Unit,
     ): Lesson =
         coroutineScope {
@@ -46,8 +61,7 @@ class Teacher(
             show(Mode.Learning(name))
             val steps = launch { learner.progress.conflate().collect { show(Mode.Learning(name, it)) } }
             try {
-                val before = withContext(Dispatchers.IO) { gauge.read() }
-                val report = learner.update(Budget(seconds = patience, power = gauge::power))
+                val report = learner.update(Budget(practice.seconds, power = gauge::power), practice.method)
                 val cost = withContext(Dispatchers.IO) { gauge.since(before) }
                 val (old, new) = report.oldAccuracy to report.newAccuracy
                 Lesson(name, report.accepted, report.oldBefore, old, new, report.seconds, cost)

@@ -15,6 +15,8 @@ class WatchPanel(
     private val root = activity.findViewById<View>(R.id.watch)
     private val caption = activity.findViewById<View>(R.id.watch_caption)
     private val top = activity.findViewById<TextView>(R.id.watch_top)
+    private val share = activity.findViewById<TextView>(R.id.watch_share)
+    private val bar = activity.findViewById<ProgressBar>(R.id.watch_bar)
     private val rows = activity.findViewById<ViewGroup>(R.id.guesses)
     private val teach = activity.findViewById<View>(R.id.teach_button)
     private val wording = Wording(activity)
@@ -30,8 +32,15 @@ class WatchPanel(
         teach.isEnabled = isReady
         val likeliest = ui.guesses.firstOrNull()
         top.changeTo(likeliest?.name ?: top.context.getString(if (isReady) R.string.see_nothing else R.string.opening))
-        while (rows.childCount < ui.guesses.size) LayoutInflater.from(rows.context).inflate(R.layout.guess_row, rows)
-        for (index in 0 until rows.childCount) show(rows.getChildAt(index), ui.guesses.getOrNull(index))
+        share.isThere = likeliest != null
+        bar.isThere = likeliest != null
+        if (likeliest != null) {
+            share.text = wording.percent(likeliest.probability.toDouble())
+            bar.progress = onBar(likeliest.probability.toDouble())
+        }
+        val others = ui.guesses.drop(1)
+        while (rows.childCount < others.size) LayoutInflater.from(rows.context).inflate(R.layout.guess_row, rows)
+        for (index in 0 until rows.childCount) show(rows.getChildAt(index), others.getOrNull(index))
     }
 
     private fun show(

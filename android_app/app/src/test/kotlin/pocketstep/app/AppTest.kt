@@ -1,6 +1,7 @@
 package pocketstep.app
 
 import android.graphics.Bitmap
+import android.graphics.Canvas
 import android.graphics.Color
 import android.os.Looper
 import android.view.View
@@ -40,7 +41,7 @@ abstract class AppTest {
     /** Opens the screen; [source] is the digits' bundle if it is not given. */
     fun start(source: LearnerSource = DigitsSource(temporary.root)): ActivityController<MainActivity> {
         app.source = source
-        app.patience = PATIENCE_OF_UPDATES // without XNNPACK, here, all phases take a minute
+        app.practice = Practice(method = "closed-form") // without XNNPACK, here, all phases take a minute
         return Robolectric.buildActivity(MainActivity::class.java).setup()
     }
 
@@ -69,7 +70,6 @@ abstract class AppTest {
 
     private companion object {
         const val PATIENCE = 120_000_000_000L
-        const val PATIENCE_OF_UPDATES = 2.0
         const val NAP = 5L
     }
 }
@@ -94,7 +94,7 @@ class DigitsSource(
 
 /** Handwritten digits of scikit-learn, as bitmaps. */
 object Digits {
-    private const val SIDE = 128
+    private const val SIDE = 512
 
     fun nines(count: Int): List<Bitmap> = read("train", count)
 
@@ -112,8 +112,20 @@ object Digits {
                     val grey = raw.bytes[index * height * width + it].toInt() and 0xFF
                     Color.rgb(grey, grey, grey)
                 }
-            Bitmap.createScaledBitmap(Bitmap.createBitmap(colours, width, height, Bitmap.Config.ARGB_8888), SIDE, SIDE, true)
+            framed(Bitmap.createBitmap(colours, width, height, Bitmap.Config.ARGB_8888))
         }
+    }
+
+    /** Larger by doubling, which is smoother than at once, and with dark sides like a photo's. */
+    private fun framed(small: Bitmap): Bitmap {
+        var digit = small
+        while (digit.width < SIDE) digit = Bitmap.createScaledBitmap(digit, 2 * digit.width, 2 * digit.height, true)
+        val photo = Bitmap.createBitmap(SIDE * 3 / 2, SIDE, Bitmap.Config.ARGB_8888)
+        Canvas(photo).apply {
+            drawColor(Color.BLACK)
+            drawBitmap(digit, SIDE / 4f, 0f, null)
+        }
+        return photo
     }
 }
 

@@ -103,7 +103,7 @@ class ScreensTest : AppTest() {
             val room = view.width - view.compoundPaddingLeft - view.compoundPaddingRight + 1
             for (line in 0 until layout.lineCount) {
                 assertEquals(what, 0, layout.getEllipsisCount(line))
-                assertTrue(what, layout.getLineWidth(line) <= room)
+                assertTrue(what, layout.getLineMax(line) <= room)
             }
             val parent = view.parent as View
             assertTrue("$what in ${parent.width}", view.left >= 0 && view.right <= parent.width)

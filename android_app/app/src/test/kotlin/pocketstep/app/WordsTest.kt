@@ -22,7 +22,7 @@ class WordsTest : AppTest() {
     /** The framework falls back silently, so that each text is compared; a few are alike. */
     @Test
     fun everyTextIsInBothLanguages() {
-        val alike = setOf("app_name", "guess", "lesson_change", "seconds", "battery_spent", "facts_line")
+        val alike = setOf("app_name", "guess", "lesson_change", "seconds", "facts_line")
         val (english, german) = inLanguage("en") to inLanguage("de")
         val texts = R.string::class.java.fields.associate { it.name to it.getInt(null) }
         assertTrue(texts.size > 70)
@@ -51,9 +51,9 @@ class WordsTest : AppTest() {
         assertEquals(listOf("97%", "97\u00a0%"), listOf(english, german).map { it.percent(0.97) })
         assertEquals(listOf("1.5 s", "1,5 s"), listOf(english, german).map { it.seconds(1.52) })
         assertEquals("not measured", english.percent(Double.NaN))
-        assertEquals("1.2 mAh", english.charge(1234))
-        assertEquals("weniger Akku, als sich messen lässt", german.charge(0))
-        assertEquals("an unknown part of the battery", english.charge(null))
+        assertEquals("Battery: 1.2 mAh.", english.charge(1234))
+        assertEquals("Akku: weniger, als sich messen lässt.", german.charge(0))
+        assertEquals("Battery use can’t be measured here.", english.charge(null))
     }
 
     /** Nothing that can be touched or tells something is silent. */
