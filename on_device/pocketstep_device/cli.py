@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             logging.exception("the command failed")
         sys.stderr.write(f"pocketstep-device: {error}\n")
         return error.exit_code if isinstance(error, PocketstepError) else InputError.exit_code
+    except MemoryError:
+        sys.stderr.write("pocketstep-device: out of memory; what was saved is as it was. End other programs\n")
+        return CheckFailedError.exit_code
     if options.json:
         lines = [json.dumps(_plain(result), allow_nan=False)]
     sys.stdout.write("".join(f"{line}\n" for line in lines))

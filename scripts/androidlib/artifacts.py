@@ -84,6 +84,8 @@ def roots() -> dict[str, list[str]]:
         "ktlint": [f"!com.pinterest.ktlint:ktlint-cli:{version('ktlint')}:jar:all"],
         "detekt": [f"!io.gitlab.arturbosch.detekt:detekt-cli:{version('detekt')}:jar:all"],
         "r8": [f"!com.android.tools:r8:{version('r8')}"],
+        "merger": [f"com.android.tools.build:manifest-merger:{version('manifest-merger')}"],
+        "apksig": [f"!com.android.tools.build:apksig:{version('apksig')}"],
     }
 
 

@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from androidlib import artifacts, compiling, executorch, linting, sizes, testing, validator
+from androidlib import (
+    apk, artifacts, bundle, compiling, executorch, linting, resources, screens, sizes, testing, validator,
+)  # fmt: skip
 
 
 def add(commands: Any) -> None:
@@ -20,15 +22,23 @@ def add(commands: Any) -> None:
         ("check", _check, "lint, compile, test"),
         ("sizes", _sizes, "what the library adds to an app: dex by D8, native libraries by ABI"),
         ("validator", _validator, "build/validator.apk, for pocketstep validate --target adb"),
+        ("bundle", _bundle, "put a bundle of pocketstep's demo or export into the demo app"),
+        ("apk", _apk, "a signed debug APK of the demo app for arm64-v8a and x86_64, and its size by part"),
+        ("screens", _screens, "draw the app's screens, and keep four of them in android_app/docs"),
         ("fixtures", _fixtures, "put the bundle and what Python made of it into the instrumented tests' assets"),
     ):
         parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
         parser.set_defaults(run=function)
         if name in ("lint", "check"):
             parser.add_argument("--fix", action="store_true", help="let ktlint reformat first")
-        if name in ("test", "check", "fixtures"):
-            parser.add_argument("--bundle", type=Path, help="the digits' bundle; one is built where not given")
+        if name in ("test", "check", "fixtures", "screens", "bundle"):
+            if name == "bundle":
+                parser.add_argument("bundle", type=Path, help="a folder or zip")
+            else:
+                parser.add_argument("--bundle", type=Path, help="the digits' bundle; one is built where not given")
             parser.add_argument("--python", type=Path, help="interpreter with pocketstep; .venv's where not given")
+        if name == "apk":
+            parser.add_argument("--shrink", action="store_true", help="with R8, as a release is")
         if name in ("test", "check"):
             parser.add_argument("classes", nargs="*", help="only test classes with these names")
 
@@ -45,6 +55,7 @@ def _lint(arguments: argparse.Namespace) -> None:
 
 def _compile(arguments: argparse.Namespace) -> None:
     _fetch(arguments)
+    resources.link()
     compiling.compile_all()
 
 
@@ -56,6 +67,20 @@ def _test(arguments: argparse.Namespace) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     _lint(arguments)
     _test(arguments)
+
+
+def _bundle(arguments: argparse.Namespace) -> None:
+    bundle.put(arguments.bundle, arguments.python)
+
+
+def _apk(arguments: argparse.Namespace) -> None:
+    _compile(arguments)
+    apk.build(arguments.shrink)
+
+
+def _screens(arguments: argparse.Namespace) -> None:
+    _compile(arguments)
+    screens.draw(arguments.bundle, arguments.python)
 
 
 def _sizes(arguments: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from androidlib.artifacts import LIBRARY, jars
 from androidlib.compiling import MODULES, Module
 from androidlib.executorch import classes as executorch_classes
 from androidlib.native import NATIVE, stand_ins
+from androidlib.resources import for_robolectric
 from androidlib.paths import APP, BUILD, MISSING, ROOT, need, run, stop
 from androidlib.shrinking import prove
 
@@ -17,8 +18,8 @@ FIXTURES = BUILD / "fixtures"
 FOR_PYTHON = BUILD / "for-python"
 
 
-def test(bundle: Path | None, python: Path | None, only: list[str]) -> None:
-    """All tests, or those classes whose names are given."""
+def test(bundle: Path | None, python: Path | None, only: list[str], more: dict[str, Path] | None = None) -> None:
+    """All tests, or those classes whose names are given, with ``more`` system properties."""
     interpreter, bundle = _prepared(bundle, python)
     natives = stand_ins()
     shutil.rmtree(FOR_PYTHON, ignore_errors=True)
@@ -31,6 +32,7 @@ def test(bundle: Path | None, python: Path | None, only: list[str]) -> None:
         "robolectric.offline": "true",
         "robolectric.dependency.dir": LIBRARY / "robolectric",
         **natives,
+        **(more or {}),
     }
     for each in MODULES:
         names = [name for name in _classes(each) if not only or name.rpartition(".")[2] in only]
@@ -101,7 +103,8 @@ def _classes(module: Module) -> list[str]:
 
 def _junit(module: Module, names: list[str], properties: list[str]) -> None:
     print(f"testing {module.name}", flush=True)
-    path = [module.classes("test"), *(m.classes() for m in MODULES), *jars("test"), *executorch_classes(), *jars("sdk")]
+    own = [module.classes("test"), *([] if module.is_library else [for_robolectric()])]
+    path = [*own, *(m.classes() for m in MODULES), *jars("test"), *executorch_classes(), *jars("sdk")]
     run(
         [need("java", "openjdk-17-jdk"), "-XX:+UseSerialGC", "-Xmx2g", *properties,
          "-cp", ":".join(map(str, path)), "pocketstep.testing.RunTests", *names],

@@ -16,16 +16,18 @@ class Architecture:
         debian: Debian's word.
         emulator: of userland.
         cpu: the processor that it plays.
-        wheels: what a wheel's tag ends with.
+        triplet: of its library folder.
         cpuinfo: ``/proc/cpuinfo`` of such a board: LiteRT reads it and does not survive that of another architecture.
+        numpy: Debian's packages of it, where numpy has no wheel.
     """
 
     name: str
     debian: str
     emulator: str
     cpu: str
-    wheels: str
+    triplet: str
     cpuinfo: str
+    numpy: tuple[str, ...] = ()
 
 
 _A72 = """processor\t: {index}
@@ -55,8 +57,13 @@ def _board(processors: str, name: str) -> str:
     return "".join(processors.format(index=index) for index in range(2)) + f"Hardware\t: {name}\n"
 
 
-AARCH64 = Architecture("aarch64", "arm64", "qemu-aarch64-static", "cortex-a72", "aarch64", _board(_A72, "BCM2711"))
-ARMV7 = Architecture("armv7l", "armhf", "qemu-arm-static", "cortex-a15", "armv7l", _board(_A15, "Generic DT board"))
+AARCH64 = Architecture(
+    "aarch64", "arm64", "qemu-aarch64-static", "cortex-a72", "aarch64-linux-gnu", _board(_A72, "BCM2711")
+)
+ARMV7 = Architecture(
+    "armv7l", "armhf", "qemu-arm-static", "cortex-a15", "arm-linux-gnueabihf", _board(_A15, "Generic DT board"),
+    ("python3-numpy",),
+)  # fmt: skip
 ARCHITECTURES = {"aarch64": AARCH64, "armv7": ARMV7}
 
 
