@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from androidlib import (
-    apk, artifacts, bundle, compiling, executorch, linting, resources, screens, sizes, testing, validator,
+    apk,
+    artifacts,
+    bundle,
+    compiling,
+    executorch,
+    linting,
+    resources,
+    screens,
+    sizes,
+    testing,
+    validator,
 )  # fmt: skip
 
 
@@ -61,7 +71,7 @@ def _compile(arguments: argparse.Namespace) -> None:
 
 def _test(arguments: argparse.Namespace) -> None:
     _compile(arguments)
-    testing.test(arguments.bundle, arguments.python, arguments.classes)
+    testing.run_tests(arguments.bundle, arguments.python, arguments.classes)
 
 
 def _check(arguments: argparse.Namespace) -> None:
