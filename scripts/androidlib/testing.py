@@ -108,6 +108,6 @@ def _junit(module: Module, names: list[str], properties: list[str]) -> None:
     path = [*own, *(m.classes() for m in MODULES), *jars("test"), *executorch_classes(), *jars("sdk")]
     run(
         [need("java", "openjdk-17-jdk"), "-XX:+UseSerialGC", "-Xmx2g", *properties,
-         "-cp", ":".join(map(str, path)), "pocketstep.testing.RunTests", *names],
+         "-cp", ":".join(map(str, path)), "pocketstep.testing.RunTests", module.name, *names],
         cwd=BUILD,
     )  # fmt: skip
