@@ -35,5 +35,5 @@ public object RunTests {
         }
     }
 
-    private val Result.skipped: Long get() = ignoreCount + assumptionFailureCount
+    private val Result.skipped: Int get() = ignoreCount + assumptionFailureCount
 }
