@@ -62,9 +62,9 @@ internal class Forecast private constructor(
         private const val MIB = 1024.0 * 1024.0
         private const val KIB = 1024.0
         private const val FLOAT = 4.0
-        private const val BEGUN = 5 // copies of the state that an update holds
-        private const val FED = 2 // batches of inputs that exist at once
-        private const val SLACK = 7 * MIB
+        private const val BEGUN = 3 // copies of the state that an update holds
+        private const val FED = 1 // batches of inputs that exist beside the program
+        private const val SLACK = 4 * MIB
         private const val HEADERS = 2 * 65_536.0
 
         /** Foretells an update from [cloud] and [device] samples; each of its [phases] ends with a candidate state. */
