@@ -91,6 +91,20 @@ class TransferRecipe(TrainingRecipe):
     temperature: float = 4.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecoupleRecipe(TrainingRecipe):
+    """How a network is split into paths, one a class (TeAM), and how the paths are fine-tuned.
+
+    ``setting`` is TeAM's: ``3_4%`` for the last 3 convolutions and 4 % of their filters a path. ``base`` is ``teacher``
+    or ``student``. ``images_per_class`` score the filters; ``spare_paths`` wait for classes that devices find.
+    """
+
+    setting: str
+    images_per_class: int
+    spare_paths: int
+    base: str = "teacher"
+
+
 @dataclass(frozen=True)
 class PlanRecipe:
     """Roles, cut, room for new classes, and the batch that the programs are made for."""
@@ -169,6 +183,7 @@ class Recipe:
     plan: PlanRecipe
     replay: ReplayRecipe
     study: StudyRecipe | None = None
+    decouple: DecoupleRecipe | None = None
 
 
 def load_recipe(path: str | Path) -> Recipe:

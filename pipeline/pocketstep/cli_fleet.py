@@ -1,0 +1,90 @@
+"""``pocketstep decouple`` and ``pocketstep fleet``: critical paths, and devices that teach one another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def decouple(
+    recipe: Annotated[str, typer.Argument(help="a .toml file with a [decouple] section, or the name of one of ours")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder: decoupled.safetensors, paths.json")],
+    classes: Annotated[
+        str,
+        typer.Option(
+            "--classes",
+            help="classes between commas: a specialised network of their paths; one class is told from all others",
+        ),
+    ] = "",
+    data: Annotated[str, typer.Option("--data", help="where the images are, if not where the recipe says")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")] = False,
+) -> None:
+    """Splits the last layers into one critical path a class; with --classes cuts out a smaller network of some."""
+    from pocketstep.build import Workshop
+    from pocketstep.console import Console
+    from pocketstep.decouple.stage import figures, specialised
+    from pocketstep.weights import save_network
+
+    with Console(quiet=as_json) as console:
+        workshop = Workshop(recipe, out, data)
+        made = workshop.decoupled(console)
+        networks = {"decoupled": made.network}
+        result: dict[str, Any] = {"report": made.report}
+        if classes:
+            names = [name.strip() for name in classes.split(",") if name.strip()]
+            part, result["specialised"] = specialised(
+                workshop.recipe, workshop.material, made.network, names, workshop.watching(console)
+            )
+            target = out / f"specialised-{_file_name(names)}.safetensors"
+            save_network(part, target)
+            result["specialised"]["file"] = str(target)
+            networks["specialised"] = part
+        console.stage("sizes and times")
+        networks = {"whole": workshop.base(console), **networks}
+        result["figures"] = figures(networks, workshop.material.cloud_test)
+    typer.echo(json.dumps(result)) if as_json else _print(result)
+
+
+def _file_name(names: list[str]) -> str:
+    joined = "-".join(names)
+    if not all(char.isalnum() or char in "-_." for char in joined) or len(joined) > 100:
+        return f"{len(names)}-classes"
+    return joined
+
+
+def _print(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    report, accuracy = result["report"], result["report"]["accuracy"]
+    table = Table(title=f"paths {report['setting']}: {len(report['layers'])} convolutions split")
+    for column in ("channels of", "filters", "a path", "both criteria agree", "correlation", "in several paths"):
+        table.add_column(column, justify="left" if column == "channels of" else "right")
+    for s in report["sets"]:
+        table.add_row(
+            s["layer"], str(s["filters"]), str(s["kept"]), f"{s['overlap']:.0%}", f"{s['correlation']:.2f}",
+            f"{s['shared']:.0%}",
+        )  # fmt: skip
+    sizes = Table(title="networks")
+    for column in ("network", "parameters", "MACs", "ms an image", "per class"):
+        sizes.add_column(column, justify="left" if column == "network" else "right")
+    worth = {"whole": accuracy["whole"], "decoupled": accuracy["tuned"]}
+    worth.update({"specialised": result["specialised"]["per_class_mean"]} if "specialised" in result else {})
+    for name, f in result["figures"].items():
+        size = (f"{f['parameters']:,}", f"{f['macs']:,}", f"{f['milliseconds']:.2f}")
+        sizes.add_row(name, *size, f"{worth[name]:.1%}")
+    console = Console()
+    console.width = max(console.width, 100)
+    console.print(table)
+    console.print(sizes)
+    typer.echo(f"right after the split: {accuracy['split']:.1%}")
+    if "specialised" in result:
+        found = result["specialised"]
+        if "whole_network" in found:
+            typer.echo(f"the decoupled network, choosing among these classes only: {found['whole_network']:.1%}")
+        else:
+            typer.echo(f"one against all, over all test images as they come: {found['all_images']:.1%}")
+        typer.echo(f"{found['file']}")
