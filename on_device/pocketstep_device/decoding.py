@@ -55,13 +55,15 @@ def _decode_object(value: object, kind: type, path: str) -> Any:
     if not isinstance(value, dict):
         fail(path, "must be an object")
     hints = _fields(kind)
+    optional = {f.name for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
     for name in hints:
-        if name not in value:
+        if name not in value and name not in optional:
             fail(join(path, name), "is missing")
     for name in value:
         if name not in hints:
             fail(join(path, name[:MAX_NAME]), "is unknown")
-    return kind(**{name: decode(value[name], hint, join(path, name)) for name, hint in hints.items()})
+    given = {name: hint for name, hint in hints.items() if name in value}
+    return kind(**{name: decode(value[name], hint, join(path, name)) for name, hint in given.items()})
 
 
 def _decode_union(value: object, options: tuple[Any, ...], path: str) -> Any:

@@ -14,6 +14,7 @@ from pocketstep.assemble import build_bundle, request_of
 from pocketstep.checkpoint import digest
 from pocketstep.console import Console
 from pocketstep.decouple.stage import Decoupled, decouple_stage, need_section
+from pocketstep.decouple.surgery import decoupling_of
 from pocketstep.export import RUNTIMES
 from pocketstep.export.run import Exporters
 from pocketstep.recipe import load_recipe
@@ -93,7 +94,7 @@ class Workshop:
         return (self.student(console) if student else self.teacher(console)).network
 
     def bundle(self, target: Path, console: Console) -> Bundle:
-        """The bundle; programs are always exported anew.
+        """The bundle, of the paths where the recipe has [decouple]; programs are always exported anew.
 
         Raises:
             InputError: the recipe normalises each image by itself, which a bundle's programs do not.
@@ -101,11 +102,12 @@ class Workshop:
         if self.recipe.data.per_image:
             raise InputError("a bundle normalises all images alike: set data.per_image = false in the recipe")
         with Exporters(list(RUNTIMES), console.exported) as exporters:
-            teacher, student = self.teacher(console), self.student(console)
+            teacher = self.teacher(console)
+            network = (self.decoupled(console) if self.recipe.decouple else self.student(console)).network
             material = self.material
-            request = request_of(self.recipe, material.cloud)
+            request = request_of(self.recipe, material.cloud, decoupling_of(network))
             return build_bundle(
-                student.network, teacher.network, request, material.cloud, material.held_back, target, exporters,
+                network, teacher.network, request, material.cloud, material.held_back, target, exporters,
                 console.stage,
             )  # fmt: skip
 

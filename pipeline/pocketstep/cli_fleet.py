@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pocketstep_device.errors import InputError
+
 
 def decouple(
     recipe: Annotated[str, typer.Argument(help="a .toml file with a [decouple] section, or the name of one of ours")],
@@ -88,3 +90,53 @@ def _print(result: dict[str, Any]) -> None:
         else:
             typer.echo(f"one against all, over all test images as they come: {found['all_images']:.1%}")
         typer.echo(f"{found['file']}")
+
+
+def fleet(
+    recipe: Annotated[str, typer.Argument(help="a .toml file with a [fleet] section, or the name of one of ours")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder: next.bundle, fleet.json")],
+    bundle: Annotated[
+        Path | None, typer.Option(help="that all devices have; built from the recipe where not given")
+    ] = None,
+    data: Annotated[str, typer.Option("--data", help="where the images are, if not where the recipe says")] = "",
+    processes: Annotated[int, typer.Option(help="that devices are simulated in")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")] = False,
+) -> None:
+    """Simulates a fleet with Flower: devices train their own classes' paths, the server averages, the next bundle."""
+    from pocketstep.build import Workshop
+    from pocketstep.console import Console
+    from pocketstep.federate.simulate import fleet as run
+    from pocketstep.federate.simulate import need_flower
+    from pocketstep_device.bundle import Bundle
+
+    need_flower()
+    with Console(quiet=as_json) as console:
+        workshop = Workshop(recipe, out / "stages", data)
+        part = workshop.recipe.fleet
+        if part is None:
+            raise InputError("the recipe has no [fleet]: add one, as in models/digits-paths.toml")
+        opened = Bundle.open(bundle) if bundle else workshop.bundle(out / "first.bundle", console)
+        console.stage(f"{part.clients} devices, {part.rounds} rounds")
+        result = run(part, opened, workshop.material.train, workshop.material.test, out, processes=processes)
+    typer.echo(json.dumps(result)) if as_json else _print_fleet(result, out)
+
+
+def _print_fleet(result: dict[str, Any], out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{result['method']}, {result['clients']} devices; before: {result['accuracy'][0]:.1%}")
+    for column in ("round", "asked", "used", "rejected", "silent", "bounded", "up, KiB", "new classes", "per class"):
+        table.add_column(column, justify="right")
+    for r, accuracy in zip(result["rounds"], result["accuracy"][1:], strict=False):
+        facts = [r[k] for k in ("number", "asked", "used", "rejected", "failed", "clipped")]
+        table.add_row(*map(str, facts), f"{r['bytes_up'] / 1024:,.0f}", ", ".join(r["found"]), f"{accuracy:.1%}")
+    console = Console()
+    console.width = max(console.width, 100)
+    console.print(table)
+    used = max(1, sum(r["used"] for r in result["rounds"]))
+    each = sum(r["bytes_up"] for r in result["rounds"]) / used
+    typer.echo(
+        f"{each:,.0f} bytes up a device and round, {each / result['bytes_of_network']:.1%} of the whole network's "
+        f"{result['bytes_of_network']:,} (FedAvg); {out / 'next.bundle'}"
+    )

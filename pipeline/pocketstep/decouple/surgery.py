@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -161,7 +162,7 @@ def _split_convolution(
 
 def _random_like(weight: Tensor, generator: torch.Generator) -> Tensor:
     """He's initialisation for as many inputs."""
-    spread = float(2 / weight[0].numel()) ** 0.5
+    spread = math.sqrt(2 / weight[0].numel())
     return torch.randn(weight.shape, generator=generator) * spread
 
 
