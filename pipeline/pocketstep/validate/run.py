@@ -58,8 +58,13 @@ def validate(
 
     Returns:
         Outcomes in the order of targets, bundles, runtimes.
+
+    Raises:
+        BundleError: no bundle can be opened; one that cannot, among others, is an outcome.
     """
     opened = {path: _opened(path) for path in bundles}
+    if bundles and all(isinstance(found, InputError) for found in opened.values()):
+        Bundle.open(bundles[0])
     references: dict[Path, Mapping[str, Any] | None] = {}
     if settings.learning and any(target.name != "host" for target in targets):
         references = {path: _reference(path, found, settings) for path, found in opened.items()}

@@ -26,7 +26,7 @@ def outcome_table(outcomes: Sequence[Outcome], title: str) -> Any:
 
     table = Table(title=title, title_justify="left")
     for name in ("bundle", "target", "runtime", "verdict"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name != "bundle", overflow="fold")
     for name in ("largest error", "forward passes", "peak MiB", "seconds"):
         table.add_column(name, justify="right")
     table.add_column("learned")
