@@ -22,18 +22,19 @@ from pocketstep.validate.page import write_page
 from pocketstep.validate.results import Limits, as_json, regressions
 from pocketstep.validate.run import Settings, validate
 from pocketstep.validate.tables import markdown, remarks
+from pocketstep.validate.target_report import read_report
 from pocketstep.validate.targets import Job, UnsupportedError, open_target
 from pocketstep_device.errors import InputError
 
 
 def report(worst: float | None = 2e-6, **more: Any) -> dict[str, Any]:
     """A target's report with a trace of one call."""
-    call = {"index": 0, "signature": "step", "worst": worst, "seconds": 0.1}
+    calls = [{"index": i, "signature": "step", "worst": worst, "seconds": 0.1} for i in range(20)]
     return {
         "format": 1, "runtime": "litert", "runtime_version": "ai-edge-litert 2.3.0", "package_version": "0.1.0",
         "device": {"machine": "aarch64", "system": "Linux 6.1", "cpu": "Cortex-A72", "python": "3.11"},
-        "golden": {"tolerance": 1e-4, "worst": worst, "passed": worst is not None and worst <= 1e-4, "calls": [call]},
-        "signatures": {"step": {"worst": worst, "calls": 1, "median_ms": 3.0}}, "forward_passes": 1.5,
+        "golden": {"tolerance": 1e-4, "worst": worst, "passed": worst is not None and worst <= 1e-4, "calls": calls},
+        "signatures": {"step": {"worst": worst, "calls": 20, "median_ms": 3.0}}, "forward_passes": 1.5,
         "peak_memory_mb": 60.0, "learning": None, "notes": [], "passed": True, "error": None, **more,
     }  # fmt: skip
 
@@ -43,7 +44,14 @@ def outcome(status: str = "passed", **more: Any) -> Outcome:
 
 
 def learning(predictions: list[int], accepted: bool = True) -> dict[str, Any]:
-    return {"predictions": predictions, "accepted": accepted, "old_after": 1.0, "new": 1.0, "seconds": 1.0}
+    return {
+        "predictions": predictions,
+        "accepted": accepted,
+        "old_before": 1.0,
+        "old_after": 1.0,
+        "new": 1.0,
+        "seconds": 1.0,
+    }
 
 
 class ScriptedTarget:
@@ -89,11 +97,19 @@ def test_a_target_cannot_pass_by_claiming_so() -> None:
 @pytest.mark.parametrize(
     "data",
     [b"", b"{", b"[]", b'{"format": 2}', b'{"format": 1}', json.dumps(report(golden={"calls": []})).encode(),
-     json.dumps(report(device=3)).encode(), b" " * (9 * 2**20)],
+     json.dumps(report(device=3)).encode(), json.dumps(report(forward_passes="x")).encode(),
+     json.dumps(report(learning={"predictions": []})).encode(), b" " * (9 * 2**20)],
 )  # fmt: skip
 def test_what_is_no_report_is_an_error(data: bytes) -> None:
     with pytest.raises(TargetError):
-        outcomes.read_report(data)
+        read_report(data)
+
+
+def test_a_target_cannot_pass_by_skipping_calls(bundle_path: Path) -> None:
+    short = report()
+    del short["golden"]["calls"][-1]
+    found = validate([bundle_path], [ScriptedTarget("lazy", [short])], Settings(learning=False))
+    assert [(o.status, o.kind) for o in found] == [("failed", "no trace")]
 
 
 def test_learning_is_held_against_the_hosts() -> None:

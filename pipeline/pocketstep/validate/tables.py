@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pocketstep.validate.outcome import Outcome, worst_of
+from pocketstep.validate.outcome import Outcome
+from pocketstep.validate.target_report import worst_of
 
 MARKS = {"passed": "pass", "failed": "FAIL", "error": "not asked", "unsupported": "–"}
 _COLOURS = {"passed": "green", "failed": "bold red", "error": "yellow", "unsupported": "dim"}
