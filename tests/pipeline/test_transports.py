@@ -103,7 +103,7 @@ def test_a_board_over_ssh_runs_and_is_left_clean(machine: Path, bundle_path: Pat
     [
         ("unreachable", "unreachable", "Connection refused"),
         ("full", "disk full", "No space left"),
-        ("dies", "unreachable", "closed by remote host"),
+        ("dies", "died", "hung up in the middle"),
         ("killed", "died", "signal 9; out of memory is likely"),
         ("hangs", "timeout", "did not end within 3 s"),
         ("nopython", "missing tool", "has no python3"),
