@@ -94,7 +94,8 @@ def server(tmp_path: Path) -> Iterator[SshShell]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     settings = [f"Port={port}", "ListenAddress=127.0.0.1", "StrictModes=no", "UsePAM=no",
-                f"HostKey={tmp_path / 'host'}", f"AuthorizedKeysFile={tmp_path / 'user.pub'}", f"PidFile={tmp_path / 'pid'}"]  # fmt: skip
+                f"HostKey={tmp_path / 'host'}",
+                f"AuthorizedKeysFile={tmp_path / 'user.pub'}", f"PidFile={tmp_path / 'pid'}"]  # fmt: skip
     with suppress(OSError):
         Path("/run/sshd").mkdir(exist_ok=True)
     words = [word for setting in settings for word in ("-o", setting)]
