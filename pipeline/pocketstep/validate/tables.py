@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pocketstep.validate.outcome import Outcome, worst_of
+from pocketstep.validate.outcome import Outcome
+from pocketstep.validate.target_report import worst_of
 
 MARKS = {"passed": "pass", "failed": "FAIL", "error": "not asked", "unsupported": "–"}
 _COLOURS = {"passed": "green", "failed": "bold red", "error": "yellow", "unsupported": "dim"}
@@ -26,7 +27,7 @@ def outcome_table(outcomes: Sequence[Outcome], title: str) -> Any:
 
     table = Table(title=title, title_justify="left")
     for name in ("bundle", "target", "runtime", "verdict"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name != "bundle", overflow="fold")
     for name in ("largest error", "forward passes", "peak MiB", "seconds"):
         table.add_column(name, justify="right")
     table.add_column("learned")
