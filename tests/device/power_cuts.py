@@ -111,9 +111,8 @@ class Row:
 
     def __init__(self, board: Board, runtime: str, state: str, *flags: str) -> None:
         shell, words = board.shell, " ".join(flags)
-        command = (
-            f"cd /data/tests && {ENVIRONMENT} exec python3 board_row.py /data/small.bundle {state} {runtime} {words}"
-        )
+        program = f"python3 board_row.py /data/small.bundle {state} {runtime} {words}"
+        command = f"cd /data/tests && {ENVIRONMENT} {program}; exit $?"
         line = ["ssh", *shell.options, "-p", str(shell.port), shell.host, command]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
