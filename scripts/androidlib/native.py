@@ -58,14 +58,6 @@ def make(folder: Path, libraries: list[Path]) -> Path:
     return folder
 
 
-def page_size(library: Path) -> int:
-    """The largest pages that a library can be mapped to: the least alignment of its loadable segments, bytes."""
-    listing = subprocess.run(
-        [need("readelf", "binutils"), "-lW", library], capture_output=True, text=True, check=True
-    ).stdout
-    return min(int(line.split()[-1], 16) for line in listing.splitlines() if line.strip().startswith("LOAD"))
-
-
 def write_jumps(folder: Path, libraries: list[Path]) -> set[str]:
     """Writes ``jumps.h``; returns the names that the libraries want of bionic's newer version node."""
     wanted, newer = set(), set()

@@ -6,10 +6,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from androidlib.artifacts import jars, version
+from androidlib.artifacts import jars
 from androidlib.compiling import JAVA_FLAGS, MODULES
+from androidlib.dexing import translate
 from androidlib.executorch import classes as executorch_classes
-from androidlib.packaging import system
 from androidlib.paths import APP, BUILD, need, run
 
 _LITERT = next(module for module in MODULES if module.name == "learner-litert")
@@ -40,12 +40,7 @@ def shrink(name: str, programs: Sequence[Path], classfile: bool = False) -> Path
     consumer = [(APP / module / "consumer-rules.pro").read_text() for module in ("learner", "learner-litert")]
     rules.write_text("\n".join([*consumer, _RULES[name], "-dontwarn **"]))
     known = [item for jar in [*jars("app"), *executorch_classes()] for item in ("--classpath", jar)]
-    target = ["--classfile"] if classfile else ["--min-api", version("minSdk")]
-    files = [file for part in programs for file in sorted(part.rglob("*.class"))]
-    run(
-        [need("java", "openjdk-17-jdk"), *JAVA_FLAGS, "-cp", jars("r8")[0], "com.android.tools.r8.R8", "--release",
-         *target, *system(), *known, "--pg-conf", rules, "--output", output, *files]
-    )  # fmt: skip
+    translate("R8", output, programs, [*known, "--pg-conf", rules, *(["--classfile"] if classfile else [])])
     return output
 
 

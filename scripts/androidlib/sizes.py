@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import zipfile
 import zlib
 from pathlib import Path
 
+from androidlib.apk import segment_alignment
 from androidlib.artifacts import LIBRARY, jars
 from androidlib.compiling import MODULES
+from androidlib.dexing import dex_bytes, translate
 from androidlib.executorch import ABIS
 from androidlib.executorch import FOLDER as EXECUTORCH
 from androidlib.executorch import classes as executorch_classes
-from androidlib.native import page_size
-from androidlib.packaging import dex
 from androidlib.paths import BUILD
 from androidlib.shrinking import public_api, used_by_an_app
 
@@ -32,18 +31,15 @@ def show() -> None:
         for path in (litert, EXECUTORCH / abi / "libexecutorch.so"):
             data = path.read_bytes()
             packed = len(zlib.compress(data, 6))
-            print(f"{abi:24} {len(data):>10,} bytes {path.name}, {packed:,} packed, pages of {page_size(path):,}")
+            print(
+                f"{abi:24} {len(data):>10,} bytes {path.name}, {packed:,} packed, pages of {segment_alignment(data):,}"
+            )
 
 
 def unshrunk(classes: Path) -> int:
     """Bytes of a module's dex for an app that does not shrink."""
     output = BUILD / "dex" / f"{classes.name}.zip"
     known = [*jars("app"), *executorch_classes(), *(m.classes() for m in MODULES if m.is_library)]
-    dex(output, [classes], [path for path in known if path != classes])
+    others = [item for path in known if path != classes for item in ("--classpath", path)]
+    translate("D8", output, [classes], others)
     return dex_bytes(output)
-
-
-def dex_bytes(file: Path) -> int:
-    """Of all dex files in a zip."""
-    with zipfile.ZipFile(file) as archive:
-        return sum(info.file_size for info in archive.infolist() if info.filename.endswith(".dex"))

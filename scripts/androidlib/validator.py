@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
+from androidlib.apk import sign
 from androidlib.artifacts import LIBRARY, jars, version
 from androidlib.compiling import MODULES
+from androidlib.dexing import translate
 from androidlib.executorch import ABIS, PACKAGE
 from androidlib.executorch import FOLDER as EXECUTORCH
 from androidlib.executorch import classes as executorch_classes
-from androidlib.packaging import dex, package
 from androidlib.paths import APP, BUILD, need, run
 
 TARGET = BUILD / "validator.apk"
@@ -24,12 +26,19 @@ def build() -> None:
     work.mkdir(parents=True, exist_ok=True)
     code = [module.classes() for module in MODULES if module.name in _CODE]
     libraries = [path for path in jars("app") if path.name.startswith(_JARS)] + executorch_classes()
-    dex(work / "code.zip", [*code, *libraries], [path for path in jars("app") if path not in libraries])
+    others = [item for path in jars("app") if path not in libraries for item in ("--classpath", path)]
+    translate("D8", work / "code.zip", [*code, *libraries], others)
     base = work / "base.apk"
     run([need("aapt2", "aapt"), "link", "-I", jars("sdk")[0], "--manifest", _manifest(work), "-o", base,
          "--min-sdk-version", version("minSdk"), "--target-sdk-version", version("targetSdk"),
          "--version-code", "1", "--version-name", "0.1"])  # fmt: skip
-    package(base, work / "code.zip", {abi: natives(abi) for abi in ABIS}, TARGET, packed=True)
+    with zipfile.ZipFile(work / "code.zip") as code_zip, zipfile.ZipFile(base, "a", zipfile.ZIP_DEFLATED) as archive:
+        for name in code_zip.namelist():
+            archive.writestr(name, code_zip.read(name), zipfile.ZIP_DEFLATED)
+        for abi in ABIS:
+            for library in natives(abi):  # packed: they are unpacked when the APK is installed, and only then
+                archive.write(library, f"lib/{abi}/{library.name}")
+    sign(base, TARGET)
     print(f"{TARGET}: {TARGET.stat().st_size:,} bytes")
 
 

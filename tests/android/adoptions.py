@@ -31,7 +31,9 @@ def write_adoptions(bundle: Path, out: Path, runtime: str) -> None:
         "newer": lambda path: write_variant(bundle, path, release=2, name="newer"),
         "taught": lambda path: write_variant(bundle, path, release=2, classes=[*known, NEW]),
         "without": lambda path: write_variant(bundle, path, release=2, classes=[*known[:-1], "eight"]),
-        "full": lambda path: write_variant(bundle, path, classes=[*known, *(f"c{i}" for i in range(slots - len(known)))]),
+        "full": lambda path: write_variant(
+            bundle, path, classes=[*known, *(f"c{i}" for i in range(slots - len(known)))]
+        ),
     }
     for name, make in bundles.items():
         if not (out / "bundles" / name).exists():
@@ -59,7 +61,9 @@ def write_adoptions(bundle: Path, out: Path, runtime: str) -> None:
             change(before)
         shutil.copytree(before, after)
         (folder / "verdict.properties").write_text(
-            "".join(f"{k}={v}\n" for k, v in {"bundle": name, **verdict(out / "bundles" / name, after, runtime)}.items())
+            "".join(
+                f"{k}={v}\n" for k, v in {"bundle": name, **verdict(out / "bundles" / name, after, runtime)}.items()
+            )
         )
 
 

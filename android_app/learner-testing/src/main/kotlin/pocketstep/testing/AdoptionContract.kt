@@ -39,8 +39,7 @@ public abstract class AdoptionContract {
 
     private fun bundle(case: File): Path = Fixtures.exchange.resolve("bundles").resolve(expected(case).getProperty("bundle"))
 
-    private fun stateOf(case: File): File =
-        temporary.newFolder().also { File(case, "before").copyRecursively(it, overwrite = true) }
+    private fun stateOf(case: File): File = temporary.newFolder().also { File(case, "before").copyRecursively(it, overwrite = true) }
 
     /** Names and sizes of what counts; Python's own lock is left out. */
     private fun files(folder: File) = folder.listFiles()!!.filter { it.name != ".lock" }.associate { it.name to it.length() }

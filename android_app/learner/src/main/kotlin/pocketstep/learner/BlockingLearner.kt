@@ -91,8 +91,7 @@ public class BlockingLearner internal constructor(
     public fun observe(
         images: Images,
         label: String,
-    ): Int =
-        guarded { observe(codes(encode(images)), images.count, label) }
+    ): Int = guarded { observe(codes(encode(images)), images.count, label) }
 
     /** As the public one, of [count] latents. */
     internal fun observe(
