@@ -58,7 +58,7 @@ def _compile(arguments: argparse.Namespace) -> None:
 
 def _test(arguments: argparse.Namespace) -> None:
     _compile(arguments)
-    testing.test(arguments.bundle, arguments.python, arguments.classes)
+    testing.test(arguments.bundle, arguments.python, arguments.classes, {})
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -10,14 +10,14 @@ from androidlib.artifacts import LIBRARY, jars
 from androidlib.compiling import MODULES, Module
 from androidlib.executorch import classes as executorch_classes
 from androidlib.native import NATIVE, stand_ins
-from androidlib.resources import for_robolectric
 from androidlib.paths import APP, BUILD, MISSING, ROOT, need, run, stop
+from androidlib.resources import for_robolectric
 
 FIXTURES = BUILD / "fixtures"
 FOR_PYTHON = BUILD / "for-python"
 
 
-def test(bundle: Path | None, python: Path | None, only: list[str], more: dict[str, Path] | None = None) -> None:
+def test(bundle: Path | None, python: Path | None, only: list[str], more: dict[str, Path]) -> None:
     """All tests, or those classes whose names are given, with ``more`` system properties."""
     interpreter, bundle = _prepared(bundle, python)
     natives = stand_ins()
@@ -31,7 +31,7 @@ def test(bundle: Path | None, python: Path | None, only: list[str], more: dict[s
         "robolectric.offline": "true",
         "robolectric.dependency.dir": LIBRARY / "robolectric",
         **natives,
-        **(more or {}),
+        **more,
     }
     for each in MODULES:
         names = [name for name in _classes(each) if not only or name.rpartition(".")[2] in only]
