@@ -15,4 +15,4 @@ dependencyResolutionManagement {
 }
 
 rootProject.name = "pocketstep"
-include(":learner", ":learner-litert", ":learner-executorch", ":learner-testing", ":app")
+include(":learner", ":learner-litert", ":learner-executorch", ":learner-testing", ":validator", ":app")

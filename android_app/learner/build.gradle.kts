@@ -19,6 +19,7 @@ android {
 
 kotlin {
     explicitApi()
+    compilerOptions.freeCompilerArgs.addAll("-Xno-call-assertions", "-Xno-param-assertions", "-Xno-receiver-assertions")
 }
 
 dependencies {

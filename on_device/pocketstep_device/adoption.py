@@ -14,12 +14,14 @@ from pocketstep_device.budget import Budget
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import StateError
 from pocketstep_device.fingerprint import PREFIX, fingerprint, same_answers, same_latents
+from pocketstep_device.knowledge import without_rollback
 from pocketstep_device.learner import Learner
 from pocketstep_device.machine import Machine
-from pocketstep_device.replay import Chunk, ReplayStore
+from pocketstep_device.replay import ReplayStore, chunks_of
 from pocketstep_device.reports import Progress, UpdateReport
 from pocketstep_device.samples import FLAGS, Samples
 from pocketstep_device.state import Snapshot, StateStore
+from pocketstep_device.state_checks import are_facts, checked_values
 from pocketstep_device.storage import FolderLock
 from pocketstep_device.tensors import Array
 from pocketstep_device.trust import ReleaseFloor
@@ -138,13 +140,17 @@ class _Adopter:
         if old is None or old.bundle == self._bundle.digest:
             what = "there is no saved state" if old is None else "the state is this bundle's already"
             return self._done("nothing", (), 0, f"{what}; nothing to adopt")
+        mask = old.tensors.get("class_mask")
+        if mask is None or mask.ndim != 1 or not are_facts(old.info, len(mask)):
+            raise StateError("The saved state does not say which classes it has learned. Restore it from a copy.")
         classes = self._merged_classes(old)
         own = tuple(classes[len(self._manifest.task.classes) :])
         mine = fingerprint(self._machine)
         if old.info["updates"] and self._agrees(mine, old):
-            info = {k: v for k, v in old.info.items() if k not in ("before_update", "keep")}
-            self._store.save(old.tensors, info)
-            count = len(old.tensors["samples.pending"])
+            taken = replace(old, info=without_rollback(old.info))
+            checked_values(taken, self._manifest, "The saved state", StateError)
+            count = len(self._samples(taken))
+            self._store.save(taken.tensors, taken.info)
             return self._done("state", own, count, "the plans agree: the state was taken over as it is")
         samples = self._samples(old)
         if len(samples):
@@ -163,10 +169,9 @@ class _Adopter:
         report = update(learner) if old.info["updates"] and len(samples) else None
         accepted = report is None or report.accepted
         if accepted and draft.saved is not None:
-            info = {k: v for k, v in draft.saved.info.items() if k not in ("before_update", "keep")}
-            self._store.save(draft.saved.tensors, info)
+            self._store.save(draft.saved.tensors, without_rollback(draft.saved.info))
         self._replay_store(self._manifest.task.slots).collect_garbage(
-            [Chunk.from_info(c) for info in self._store.infos().values() for c in info.get("chunks", [])]
+            [chunk for info in self._store.infos().values() for chunk in chunks_of(info)]
         )
         if report is None:
             reason = "nothing had been learned yet: the new bundle begins with its own state and the observed images"
@@ -185,13 +190,10 @@ class _Adopter:
         return ReplayStore(self._folder, self._manifest.latent.shape, slots, self._max_bytes)
 
     def _samples(self, old: Snapshot) -> Samples:
-        mask = old.tensors.get("class_mask")
-        if mask is None or mask.ndim != 1:
-            raise StateError("The saved state has no class mask, so it can't be adopted. Open it with its own bundle.")
-        chunks = [Chunk.from_info(c) for c in old.info.get("chunks", [])]
+        slots, chunks = len(old.tensors["class_mask"]), chunks_of(old.info)
         if not chunks:
-            return Samples.empty(self._manifest.latent.shape, len(mask))
-        _, samples, notes = self._replay_store(len(mask)).recover(chunks, old.tensors)
+            return Samples.empty(self._manifest.latent.shape, slots)
+        _, samples, notes = self._replay_store(slots).recover(chunks, old.tensors)
         self._notes += notes
         return samples
 

@@ -16,6 +16,7 @@ from pocketstep_device.ed25519 import SIGNATURE_BYTES
 from pocketstep_device.errors import BundleError
 from pocketstep_device.manifest import MAX_MANIFEST, Manifest
 from pocketstep_device.manifest_checks import DIGEST_FILE, MANIFEST_FILE, SIGNATURE_FILE
+from pocketstep_device.storage import open_plain
 
 DIGEST_BYTES = 65  # 64 hex digits and a newline
 MAX_FILES = 256
@@ -76,7 +77,7 @@ class _Folder:
                     raise BundleError(f"{path} is a link, which a bundle can't hold. Copy the file itself there.")
             if not stat.S_ISREG(found.st_mode):
                 raise BundleError(f"{path} is no plain file, but the manifest lists it as one. Fetch the bundle again.")
-            with path.open("rb") as file:
+            with open_plain(path) as file:
                 real = os.fstat(file.fileno())
                 if not os.path.samestat(found, real):
                     raise BundleError(f"{path} was replaced while it was opened. Try again.")

@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             logging.exception("the command failed")
         sys.stderr.write(f"pocketstep-device: {error}\n")
         return error.exit_code if isinstance(error, PocketstepError) else InputError.exit_code
+    except MemoryError:
+        sys.stderr.write("pocketstep-device: out of memory; what was saved is as it was. End other programs\n")
+        return CheckFailedError.exit_code
     if options.json:
         lines = [json.dumps(_plain(result), allow_nan=False)]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
@@ -59,15 +62,16 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("bundle", help="the bundle: a folder or a zip")
         command.add_argument("--runtime", default="litert", help="litert (default), tflite or executorch")
         command.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-        command.add_argument("--json", action="store_true", help="print one JSON object")
+        if name != "validate":
+            command.add_argument("--json", action="store_true", help="print one JSON object")
         command.add_argument("--verbose", action="store_true", help="print the trace of an error")
         command.add_argument(
             "--trust", action="append", metavar="KEY",
             help="open only a bundle that this ed25519 key signed: 64 hex digits or a .pub file; may be repeated",
         )  # fmt: skip
-        if name != "replay":
+        if name not in ("replay", "validate"):
             command.add_argument("--state", help="folder of what is learned (default: BUNDLE.state)")
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, json=False)
         return command
 
     classify = add("classify", _classify, "label images")
@@ -85,7 +89,17 @@ def _parser() -> argparse.ArgumentParser:
     forget.add_argument("--label", required=True, help="the class")
     add("status", _status, "what is known and stored")
     replay = add("replay", _replay, "replay the golden trace and report the largest relative error")
-    replay.add_argument("--tolerance", type=float, default=1e-4, help="largest relative error (default 1e-4)")
+    validate = add("validate", _validate, "replay the golden trace, learn a made-up class, and write a report")
+    validate.add_argument(
+        "--json",
+        dest="report",
+        metavar="FILE",
+        default="-",
+        help="where the report goes ('-', the default: standard output)",
+    )
+    validate.add_argument("--no-learning", action="store_true", help="the golden trace only")
+    for command in (replay, validate):
+        command.add_argument("--tolerance", type=float, default=1e-4, help="largest relative error (default 1e-4)")
     return parser
 
 
@@ -246,6 +260,19 @@ def _replay(options: argparse.Namespace) -> tuple[Result, list[str]]:
     code = 0 if worst <= options.tolerance else CheckFailedError.exit_code
     result = {"calls": [{**asdict(c), "worst": c.worst} for c in calls], "worst": worst, "exit_code": code}
     return result, lines
+
+
+def _validate(options: argparse.Namespace) -> tuple[Result, list[str]]:
+    from pocketstep_device.validation import validate
+
+    learning, keys = not options.no_learning, _trusted(options)
+    report = _plain(validate(options.bundle, options.runtime, options.threads, options.tolerance, learning, keys))
+    code = report["error_code"] or (0 if report["passed"] else CheckFailedError.exit_code)
+    text = json.dumps(report, allow_nan=False)
+    if options.report == "-":
+        return {"exit_code": code}, [text]
+    Path(options.report).write_text(text)
+    return {"exit_code": code}, [report["error"] or ("passed" if report["passed"] else "FAILED")]
 
 
 if __name__ == "__main__":

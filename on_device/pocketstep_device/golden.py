@@ -80,8 +80,13 @@ def sample(value: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     return value if step <= 1 else np.ascontiguousarray(value.reshape(-1)[::step])
 
 
-def replay(bundle: Bundle, machine: Machine) -> list[CallReport]:
+def replay(bundle: Bundle, machine: Machine, values: dict[str, Array] | None = None) -> list[CallReport]:
     """Every call of the trace, in order; it begins with the bundle's state.
+
+    Args:
+        bundle: the bundle.
+        machine: its program.
+        values: filled with all inputs and outputs as the last calls left them, for who wants to call on.
 
     Raises:
         BundleError: the bundle has no trace, or it does not fit the manifest.
@@ -89,7 +94,8 @@ def replay(bundle: Bundle, machine: Machine) -> list[CallReport]:
     tensors, metadata = bundle.tensors(GOLDEN_FILE)
     calls = parse_json(metadata.get("calls", "").encode(), "the golden trace's list of calls", BundleError)
     state, _ = bundle.tensors(STATE_FILE)
-    values: dict[str, Array] = {name: value.astype(np.float32) for name, value in state.items()}
+    values = {} if values is None else values
+    values.update({name: value.astype(np.float32) for name, value in state.items()})
     reports: list[CallReport] = []
     if not isinstance(calls, list) or not calls:
         raise BundleError("the golden trace lists no calls; build the bundle again")

@@ -30,6 +30,8 @@ def read_images(path: Path) -> tuple[Array, list[str] | None]:
         raise InputError(f"there is no file {path}; give a .npy or .npz file of images") from None
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read as .npy or .npz ({error}); save it with numpy.savez") from None
+    except MemoryError as error:
+        raise InputError(f"{path} does not fit into memory ({error}); give fewer images at once") from None
     if "images" not in arrays:
         raise InputError(f"{path} has no array 'images', only {', '.join(arrays) or 'nothing'}")
     labels = arrays.get("labels")

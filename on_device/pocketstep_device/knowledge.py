@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import StateError
 from pocketstep_device.fingerprint import fingerprint
 from pocketstep_device.machine import Machine
-from pocketstep_device.replay import Chunk, ReplayStore
+from pocketstep_device.replay import Chunk, ReplayStore, chunks_of
 from pocketstep_device.runtimes import Array
 from pocketstep_device.samples import Samples
 from pocketstep_device.shipped import initial_snapshot
@@ -56,11 +58,13 @@ class Knowledge:
         if "before_update" not in self._info:
             raise StateError("there is no update to roll back; the state is that of the bundle or was rolled back")
         before = self._store.load_version(int(self._info["before_update"]))
+        values = checked_values(
+            before, self.manifest, f"The saved state {before.version} before that update", StateError
+        )
         chunks, earlier = self._recovered(before)
         later = self._samples.select(self._samples.pending)  # observed since that update
         samples = Samples.concat([earlier, later])
         chunks += self._replay.append(later)
-        values = {name: before.tensors[name] for name in self._values}
         if self._same_features(values):
             values.update({name: self._values[name] for name in closed_form.STATISTICS})
         else:
@@ -91,8 +95,7 @@ class Knowledge:
 
     def _recovered(self, snapshot: Snapshot) -> tuple[list[Chunk], Samples]:
         """The samples of a snapshot that are intact; the others are noted."""
-        chunks = [Chunk.from_info(c) for c in snapshot.info.get("chunks", [])]
-        intact, samples, notes = self._replay.recover(chunks, snapshot.tensors)
+        intact, samples, notes = self._replay.recover(chunks_of(snapshot.info), snapshot.tensors)
         self.notes += [note for note in notes if note not in self.notes]
         return intact, samples
 
@@ -104,8 +107,9 @@ class Knowledge:
         self._version = snapshot.version
 
     def _collect_garbage(self) -> None:
-        kept = [c for info in self._store.infos().values() for c in info.get("chunks", [])]
-        self._replay.collect_garbage([Chunk.from_info(c) for c in kept])
+        with suppress(StateError):  # what a snapshot needs can't be told: it stays
+            kept = [chunks_of(info) for info in self._store.infos().values()]
+            self._replay.collect_garbage(chain.from_iterable(kept))
 
 
 def without_rollback(info: Mapping[str, Any]) -> dict[str, Any]:

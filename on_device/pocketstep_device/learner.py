@@ -27,6 +27,7 @@ from pocketstep_device.samples import Samples
 from pocketstep_device.shipped import cloud_samples
 from pocketstep_device.shuffle import SplitMix64
 from pocketstep_device.state import StateStore
+from pocketstep_device.state_checks import most_bytes
 from pocketstep_device.storage import FolderLock
 from pocketstep_device.trust import ReleaseFloor
 from pocketstep_device.update import Update
@@ -86,7 +87,7 @@ class Learner(Knowledge):
         try:
             floor = ReleaseFloor(folder)
             floor.check(bundle.manifest.release, bundle.manifest.name)
-            store = StateStore(folder, bundle.digest)
+            store = StateStore(folder, bundle.digest, most_bytes(bundle.manifest))
             shape, slots = bundle.manifest.latent.shape, bundle.manifest.task.slots
             replay = ReplayStore(folder, shape, slots, int(store_mb * 2**20))
             learner = cls(bundle, store, replay, lock, machine)

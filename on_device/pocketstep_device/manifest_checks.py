@@ -163,8 +163,13 @@ def _check_shape(shape: Shape, path: str, rank: int | None = None) -> None:
         fail(path, f"must be sizes of 0 to {_MAX_SIZE}, and so must be their product")
 
 
+def is_name(name: str) -> bool:
+    """Whether a bundle or a class may have this name."""
+    return bool(name.strip()) and len(name) <= MAX_NAME and all(unicodedata.category(c) not in _CONTROL for c in name)
+
+
 def _check_name(name: str, path: str) -> None:
-    if not name.strip() or len(name) > MAX_NAME or any(unicodedata.category(char) in _CONTROL for char in name):
+    if not is_name(name):
         fail(path, f"must be a text of 1 to {MAX_NAME} characters without control characters")
 
 

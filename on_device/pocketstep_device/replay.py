@@ -23,7 +23,7 @@ import numpy.typing as npt
 from pocketstep_device.errors import InputError, StateError
 from pocketstep_device.samples import FLAGS, Samples
 from pocketstep_device.shuffle import SplitMix64
-from pocketstep_device.storage import read_regular, remove_leftovers, write_atomically
+from pocketstep_device.storage import may_be_intact, read_regular, remove_leftovers, write_atomically
 from pocketstep_device.tensors import Array, read_tensors, write_tensors
 
 FORMAT = "pocketstep-latents"
@@ -63,6 +63,19 @@ class Chunk:
                 if match and chunk.sha256.startswith(match[1]):
                     return chunk
         raise StateError("The saved state names its samples wrongly: it was damaged. Restore it from a copy.")
+
+
+def chunks_of(info: Mapping[str, Any]) -> list[Chunk]:
+    """The chunks that a snapshot's info names.
+
+    Raises:
+        StateError: if it does not name chunks, or one of them twice.
+    """
+    named = info.get("chunks", [])
+    chunks = [Chunk.from_info(entry) for entry in (named if isinstance(named, list) else [named])]
+    if len({chunk.name for chunk in chunks}) != len(chunks):
+        raise StateError("The saved state names the same samples twice: it was damaged. Restore it from a copy.")
+    return chunks
 
 
 class _DamagedChunkError(StateError):
@@ -135,7 +148,7 @@ class ReplayStore:
             try:
                 parts.append(self._load_chunk(chunk, flags))
             except _DamagedChunkError as problem:
-                if isinstance(problem.__cause__, PermissionError):  # it may be intact: not given up
+                if may_be_intact(problem):  # not given up
                     raise
                 notes.append(f"{problem} {chunk.count} samples are gone; what was learned from them stays.")
                 continue

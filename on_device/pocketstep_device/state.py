@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketstep_device.errors import InputError, StateError
-from pocketstep_device.storage import read_regular, remove_leftovers, write_atomically
+from pocketstep_device.storage import may_be_intact, read_regular, remove_leftovers, write_atomically
 from pocketstep_device.tensors import Array, flat_bytes, parse_json, read_tensors, write_tensors
 
 FORMAT = "pocketstep-state"
@@ -25,6 +25,7 @@ VERSION = 1
 _FILE = re.compile(r"snapshot-(\d{6,18})\.safetensors")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _DIGEST = "sha256"
+_LAST = 10**18 - 1
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class StateStore:
     Args:
         folder: Where they lie; made if it is missing.
         bundle_id: ``Bundle.digest`` of the bundle that they belong to.
+        most_bytes: The largest snapshot that is read.
 
     Attributes:
         folder: As given.
@@ -63,10 +65,10 @@ class StateStore:
         StateError: if the folder can't be made.
     """
 
-    def __init__(self, folder: Path, bundle_id: str) -> None:
+    def __init__(self, folder: Path, bundle_id: str, most_bytes: int = 2**31) -> None:
         self.notes: list[str] = []
         self.folder = folder
-        self._bundle = bundle_id
+        self._bundle, self._most_bytes = bundle_id, most_bytes
         self._good: int | None = None  # the snapshot that was loaded or saved last
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +94,7 @@ class StateStore:
             try:
                 snapshot = self.load_version(version, any_bundle)
             except _DamagedError as problem:
-                if isinstance(problem.__cause__, PermissionError):  # it may be intact: nothing older in its place
+                if may_be_intact(problem):  # nothing older in its place
                     raise StateError(str(problem)) from problem
                 self.notes.append(f"{problem} An older state is used instead.")
                 continue
@@ -112,7 +114,7 @@ class StateStore:
             StateError: if it is missing or damaged, or belongs to another bundle or to a newer pocketstep.
         """
         path = self._path(version)
-        data = read_regular(path, None, f"The saved state {path}", _DamagedError)
+        data = read_regular(path, self._most_bytes, f"The saved state {path}", _DamagedError)
         tensors, metadata = read_tensors(data, f"The saved state {path}", error=_DamagedError)
         claimed = metadata.pop(_DIGEST, "")
         if claimed != _digest(tensors, metadata):
@@ -126,13 +128,18 @@ class StateStore:
         return Snapshot(version, tensors, info, metadata["bundle"])
 
     def infos(self) -> dict[int, dict[str, Any]]:
-        """The info of every intact snapshot by version, whatever its bundle: what they refer to must not be removed."""
+        """The info of every intact snapshot by version, whatever its bundle: what they refer to must not be removed.
+
+        Raises:
+            StateError: if one could not be read, and may be intact.
+        """
         infos = {}
         for version in self._versions():
             try:
                 infos[version] = self.load_version(version, any_bundle=True).info
-            except _DamagedError:
-                continue
+            except _DamagedError as problem:
+                if may_be_intact(problem):
+                    raise
         return infos
 
     def save(self, tensors: Mapping[str, Array], info: Mapping[str, Any]) -> Snapshot:
@@ -149,6 +156,8 @@ class StateStore:
         text, keep = _info_text(info)
         versions = self._versions()
         version = max(versions, default=0) + 1
+        if version > _LAST:
+            raise StateError(f"{self._path(version - 1)} has the last number there is: it is none of ours. Remove it.")
         metadata = {
             "format": FORMAT,
             "version": str(VERSION),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +10,18 @@ import numpy as np
 
 from pocketstep_device.errors import InputError
 from pocketstep_device.manifest import Manifest
+from pocketstep_device.manifest_checks import is_name
+from pocketstep_device.samples import FLAGS
 from pocketstep_device.state import Snapshot
-from pocketstep_device.tensors import Array
+from pocketstep_device.tensors import MAX_HEADER, Array
+
+_MOST_SAMPLES = 2**25
+
+
+def most_bytes(manifest: Manifest) -> int:
+    """The largest snapshot that can be a bundle's: header, tensors, fingerprint, and the flags of very many samples."""
+    state = sum(math.prod(spec.shape) for spec in manifest.state) * 4
+    return MAX_HEADER + state + 2**16 + len(FLAGS) * _MOST_SAMPLES
 
 
 def checked_values(snapshot: Snapshot, manifest: Manifest, what: str, error: type[InputError]) -> dict[str, Array]:
@@ -36,7 +47,7 @@ def checked_values(snapshot: Snapshot, manifest: Manifest, what: str, error: typ
             )
         values[spec.name] = tensor
     slots, info = manifest.task.slots, snapshot.info
-    if not _are_facts(info, slots):
+    if not are_facts(info, slots):
         raise error(f"{what} does not name its classes, samples and updates rightly. Restore it from a copy.")
     mask = values.get("class_mask")
     if (
@@ -49,13 +60,14 @@ def checked_values(snapshot: Snapshot, manifest: Manifest, what: str, error: typ
     return values
 
 
-def _are_facts(info: Mapping[str, Any], slots: int) -> bool:
-    classes = info.get("classes")
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+def are_facts(info: Mapping[str, Any], slots: int) -> bool:
+    """Whether what lies beside a snapshot's tensors is what a learner of so many class slots writes there."""
+    classes, keep = info.get("classes"), info.get("keep", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) and is_name(name) for name in classes):
         return False
-    numbers = [info.get("updates"), info.get("before_update", 0)]
+    numbers = [info.get("updates"), info.get("before_update", 0), *(keep if isinstance(keep, list) else [None])]
     return (
         0 < len(classes) == len(set(classes)) <= slots
         and isinstance(info.get("chunks"), list)
-        and all(type(number) is int and number >= 0 for number in numbers)
+        and all(type(number) is int and 0 <= number < 2**63 for number in numbers)
     )

@@ -8,10 +8,13 @@ import stat
 import sys
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from pocketstep_device.errors import InputError, StateError
 
 _LOCK_NAME = ".lock"
+_DAMAGE = {errno.ENOENT, errno.EIO, errno.ENOTDIR, errno.ELOOP, getattr(errno, "EUCLEAN", errno.EIO)}
+"""What the system says of a file that is gone, or that the disk does not give back."""
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 
 
@@ -45,12 +48,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         ) from reason
 
 
-def read_regular(path: Path, most_bytes: int | None, what: str, error: type[InputError] = StateError) -> bytes:
+def read_regular(path: Path, most_bytes: int, what: str, error: type[InputError] = StateError) -> bytes:
     """Reads a plain file whole, its size checked first; links, folders and devices are refused.
 
     Args:
         path: The file.
-        most_bytes: The largest size that is acceptable; None for any.
+        most_bytes: The largest size that is acceptable.
         what: What the file is, for messages.
         error: The class of error to raise.
 
@@ -61,17 +64,35 @@ def read_regular(path: Path, most_bytes: int | None, what: str, error: type[Inpu
         before = path.lstat()
         if not stat.S_ISREG(before.st_mode):
             raise error(f"{what} is a link or no plain file, which is not trusted. Put the file itself there.")
-        if most_bytes is not None and before.st_size > most_bytes:
+        if before.st_size > most_bytes:
             raise error(
                 f"{what} has {before.st_size} bytes, more than the {most_bytes} it can have: it was changed. "
                 "Restore it from a copy."
             )
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             if not os.path.samestat(before, os.fstat(file.fileno())):
                 raise error(f"{what} was replaced while it was read. Try again when nothing else writes there.")
             return file.read(before.st_size)
     except OSError as reason:
         raise error(f"{what} can't be read ({reason.strerror or reason}). Check that it is there.") from reason
+    except MemoryError as reason:
+        raise error(f"{what} does not fit into the memory that is free. End other programs.") from reason
+
+
+def open_plain(path: Path) -> IO[bytes]:
+    """Opens a file to read, but follows no link, and waits for no other process where a pipe was put in its place."""
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    return os.fdopen(os.open(path, flags), "rb")
+
+
+def may_be_intact(problem: BaseException) -> bool:
+    """Whether a file could not be read for a reason outside of it: permissions, memory, too many open files.
+
+    Args:
+        problem: What ``read_regular`` raised.
+    """
+    reason = problem.__cause__
+    return isinstance(reason, MemoryError) or (isinstance(reason, OSError) and reason.errno not in _DAMAGE)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -100,7 +121,9 @@ class FolderLock:
     def __enter__(self) -> FolderLock:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(
+                self._folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644
+            )
         except OSError as reason:
             raise StateError(
                 f"The folder {self._folder} can't be used ({reason.strerror or reason}). "

@@ -14,6 +14,7 @@ import typer
 from pocketstep.cli_bench import bench, inspect
 from pocketstep.cli_export import export
 from pocketstep.cli_sign import keygen, sign, verify
+from pocketstep.cli_validate import validate
 from pocketstep_device.errors import InputError, PocketstepError
 
 EPILOG = "Exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 a tool or device is missing."
@@ -28,12 +29,6 @@ class DeviceRuntime(str, Enum):
 
     litert = "litert"
     executorch = "executorch"
-
-
-class Target(str, Enum):
-    """Where a bundle is validated."""
-
-    host = "host"
 
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of tables")]
@@ -118,27 +113,6 @@ def build(recipe: Recipe, out: Out, data: Data = "") -> None:
     typer.echo(f"{out}: {size:,} bytes, {', '.join(bundle.manifest.runtimes)}")
 
 
-@app.command(epilog=EPILOG)
-def validate(
-    bundle: Annotated[Path, typer.Argument(help="a bundle, folder or zip")],
-    target: Annotated[Target, typer.Option(help="where it runs")] = Target.host,
-    runtime: Annotated[DeviceRuntime | None, typer.Option(help="only this one (default: all of the bundle)")] = None,
-    tolerance: Annotated[float, typer.Option(help="largest relative error")] = 1e-4,
-    as_json: Json = False,
-) -> None:
-    """Replays the golden trace and reports the largest relative error of every signature."""
-    from pocketstep.validate.host import validate as run
-    from pocketstep.validate.host import verdict_table
-
-    report = run(bundle, [runtime.value] if runtime else None, tolerance)
-    if as_json:
-        _print_json(report)
-    else:
-        _print_table(verdict_table(report))
-    if not report["passed"]:
-        raise typer.Exit(1)
-
-
 def _print_json(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value))
 
@@ -154,6 +128,7 @@ def _print_table(table: Any) -> None:
 app.command(epilog=EPILOG)(export)
 app.command(epilog=EPILOG)(inspect)
 app.command(epilog=EPILOG)(keygen)
+app.command(epilog=EPILOG)(validate)
 app.command(epilog=EPILOG)(sign)
 app.command(epilog=EPILOG)(verify)
 app.add_typer(bench, name="bench")

@@ -11,9 +11,9 @@ from pathlib import Path
 from androidlib import dexing, resources
 from androidlib.artifacts import LIBRARY, jars, version
 from androidlib.compiling import JAVA_FLAGS
+from androidlib.executorch import ABIS
 from androidlib.paths import APP, FAILED, need, run, stop
 
-ABIS = ("arm64-v8a", "x86_64")
 ASSETS = APP / "app" / "src" / "main" / "assets"
 SIGNER = Path(__file__).with_name("Sign.java")
 PASSWORD = "android"  # of the debug key, which is made here and protects nothing
@@ -30,7 +30,7 @@ def build(is_shrunk: bool) -> None:
     if not ASSETS.is_dir() or not any(ASSETS.iterdir()):
         print("no bundle in the app: it will say so; scripts/android bundle PATH puts one in place")
     _pack(linked.package, files, unsigned)
-    _sign(unsigned, signed)
+    sign(unsigned, signed)
     check(signed)
     show(signed, {f"classes{index or ''}.dex": part for index, part in _numbered(code)})
     print(signed)
@@ -60,7 +60,8 @@ def native(abi: str) -> list[Path]:
     return sorted((LIBRARY / "app").glob(f"tensorflow-lite-2*/jni/{abi}/*.so"))
 
 
-def _sign(unsigned: Path, signed: Path) -> None:
+def sign(unsigned: Path, signed: Path) -> None:
+    """Aligns and signs an APK with the debug key, which is made once on this machine, and verifies it."""
     key = resources.OUT / "debug.p12"
     if not key.exists():
         run(

@@ -6,7 +6,20 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from androidlib import apk, artifacts, bundle, compiling, executorch, linting, resources, screens, sizes, testing
+from androidlib import (
+    apk,
+    artifacts,
+    bundle,
+    compiling,
+    docs,
+    executorch,
+    linting,
+    resources,
+    screens,
+    sizes,
+    testing,
+    validator,
+)  # fmt: skip
 
 
 def add(commands: Any) -> None:
@@ -19,6 +32,8 @@ def add(commands: Any) -> None:
         ("test", _test, "tests on the JVM, on Robolectric and on the runtimes' own native libraries"),
         ("check", _check, "lint, compile, test"),
         ("sizes", _sizes, "what the library adds to an app: dex by D8, native libraries by ABI"),
+        ("docs", lambda _: docs.build(), "API pages by Dokka, into build/docs"),
+        ("validator", _validator, "build/validator.apk, for pocketstep validate --target adb"),
         ("bundle", _bundle, "put a bundle of pocketstep's demo or export into the demo app"),
         ("apk", _apk, "a signed debug APK of the demo app for arm64-v8a and x86_64, and its size by part"),
         ("screens", _screens, "draw the app's screens, and keep four of them in android_app/docs"),
@@ -58,7 +73,7 @@ def _compile(arguments: argparse.Namespace) -> None:
 
 def _test(arguments: argparse.Namespace) -> None:
     _compile(arguments)
-    testing.test(arguments.bundle, arguments.python, arguments.classes, {})
+    testing.run_tests(arguments.bundle, arguments.python, arguments.classes)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -83,6 +98,11 @@ def _screens(arguments: argparse.Namespace) -> None:
 def _sizes(arguments: argparse.Namespace) -> None:
     _compile(arguments)
     sizes.show()
+
+
+def _validator(arguments: argparse.Namespace) -> None:
+    _compile(arguments)
+    validator.build()
 
 
 def _fixtures(arguments: argparse.Namespace) -> None:

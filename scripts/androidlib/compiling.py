@@ -14,7 +14,9 @@ from androidlib.paths import APP, BUILD, need, run
 DRIVER = Path(__file__).with_name("Compile.java")
 JAVA_FLAGS = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xmx2g"]
 GENERATED = BUILD / "apk" / "gen"
-KINDS = ("main", "test", "androidTest")
+SHIPPED = ["-Xno-call-assertions", "-Xno-param-assertions", "-Xno-receiver-assertions"]
+"""Flags of what apps get: without checks for null that Kotlin's callers don't need; a build script has them too."""
+KINDS = ("main", "test", "androidTest", "shrunk")
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,12 @@ class Module:
     name: str
     needs: tuple[str, ...]
     is_library: bool = True
+    has_resources: bool = False
 
     def sources(self, kind: str = "main") -> list[Path]:
         """Kotlin and Java files; the app's resources as Java among them."""
         folders = [APP / self.name / "src" / kind]
-        if not self.is_library and kind == "main":
+        if self.has_resources and kind == "main":
             folders.append(GENERATED)
         return sorted(path for folder in folders for path in folder.rglob("*") if path.suffix in (".kt", ".java"))
 
@@ -42,7 +45,8 @@ MODULES = (
     Module("learner-litert", ("learner",)),
     Module("learner-executorch", ("learner",)),
     Module("learner-testing", ("learner",)),
-    Module("app", ("learner", "learner-litert"), is_library=False),
+    Module("validator", ("learner", "learner-litert", "learner-executorch"), is_library=False),
+    Module("app", ("learner", "learner-litert"), is_library=False, has_resources=True),
 )
 
 
@@ -64,6 +68,7 @@ def compile_all() -> None:
                 "-module-name",
                 f"{module.name}-{kind}",
             ]
+            flags += SHIPPED if kind == "main" else []
             if kind == "main":
                 inside = [m.classes() for m in MODULES if m.name in module.needs]
                 flags += ["-Xexplicit-api=strict"] if module.is_library else []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from androidlib import resources
@@ -36,7 +38,7 @@ def dex() -> dict[str, list[Path]]:
         if not stamp.exists() or stamp.read_text() != wanted:
             others = [path for path in everything if path not in inputs]
             _fresh(target)
-            _run("D8", target, inputs, [part for path in others for part in ("--classpath", path)])
+            translate("D8", target, inputs, [part for path in others for part in ("--classpath", path)])
             stamp.write_text(wanted)
         found[name] = sorted(target.glob("*.dex"))
     return found
@@ -50,17 +52,32 @@ def shrink() -> dict[str, list[Path]]:
     target = DEX / "shrunk"
     _fresh(target)
     inputs = [path for part in parts().values() for path in part]
-    _run("R8", target, inputs, [part for path in rules if path.exists() for part in ("--pg-conf", path)])
+    translate("R8", target, inputs, [part for path in rules if path.exists() for part in ("--pg-conf", path)])
     return {"all code, shrunk": sorted(target.glob("*.dex"))}
 
 
-def _run(tool: str, target: Path, inputs: list[Path], more: list[str | Path]) -> None:
+def system() -> list[str | Path]:
+    """The classes that a device has: Android's, and those of ``java`` that its archive here leaves out."""
+    jdk = Path(need("javac", "openjdk-17-jdk")).resolve().parents[1]
+    return ["--lib", jars("sdk")[0], "--lib", jdk]
+
+
+def dex_bytes(file: Path) -> int:
+    """Of all dex files in a zip."""
+    with zipfile.ZipFile(file) as archive:
+        return sum(info.file_size for info in archive.infolist() if info.filename.endswith(".dex"))
+
+
+def translate(tool: str, target: Path, inputs: Sequence[Path], more: Sequence[str | Path]) -> None:
+    """Runs D8 or R8 for the lowest system on jars and folders of classes; ``target`` is a folder or a zip."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     files = [file for path in inputs for file in (sorted(path.rglob("*.class")) if path.is_dir() else [path])]
     listed = target.with_suffix(".txt")
     listed.write_text("\n".join(map(str, files)))
     run(
         [need("java", "openjdk-17-jdk"), *JAVA_FLAGS, "-cp", jars("r8")[0], f"com.android.tools.r8.{tool}", "--release",
-         "--min-api", version("minSdk"), "--lib", jars("sdk")[0], *more, "--output", target, f"@{listed}"]
+         *system(), *([] if "--classfile" in more else ["--min-api", version("minSdk")]),
+         *more, "--output", target, f"@{listed}"]
     )  # fmt: skip
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+import tarfile
 from pathlib import Path
 
 from androidlib.artifacts import version
@@ -11,6 +11,8 @@ from androidlib.paths import BUILD, need, run, stop
 
 PACKAGE = "react-native-executorch"
 FOLDER = BUILD / "executorch"
+LIBRARY = "libexecutorch.so"
+ABIS = ("arm64-v8a", "x86_64")
 
 
 def fetch() -> None:
@@ -23,20 +25,29 @@ def fetch() -> None:
     npm = BUILD / "npm"
     shutil.rmtree(npm, ignore_errors=True)
     npm.mkdir(parents=True)
-    (npm / "package.json").write_text(json.dumps({"private": True}))
-    run([need("npm", "npm"), "install", "--silent", "--ignore-scripts", "--legacy-peer-deps", "--no-save",
-         "--omit=peer", f"{PACKAGE}@{wanted}"], cwd=npm)  # fmt: skip
-    found = {path.name: path for path in (npm / "node_modules" / PACKAGE).rglob("classes.jar")}
-    if not found:
-        stop(f"{PACKAGE} {wanted} has no classes.jar")
+    run([need("npm", "npm"), "pack", "--silent", f"{PACKAGE}@{wanted}"], cwd=npm)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    shutil.copy(found["classes.jar"], FOLDER / "classes.jar")
-    for abi in ("x86_64", "arm64-v8a"):
-        for path in (npm / "node_modules" / PACKAGE).rglob(f"{abi}/libexecutorch.so"):
-            (FOLDER / abi).mkdir(exist_ok=True)
-            shutil.copy(path, FOLDER / abi)
+    with tarfile.open(next(npm.glob("*.tgz"))) as archive:
+        unpack(archive)
     shutil.rmtree(npm)
     stamp.write_text(wanted)
+
+
+def unpack(archive: tarfile.TarFile) -> None:
+    """The few files that are used, of some thousand."""
+    found = set()
+    for member in archive:
+        path = Path(member.name)
+        if path.name == "classes.jar" or (path.name == LIBRARY and path.parent.name in ABIS):
+            target = FOLDER / path.name if path.suffix == ".jar" else FOLDER / path.parent.name / path.name
+            content = archive.extractfile(member)
+            if content:
+                target.parent.mkdir(exist_ok=True)
+                target.write_bytes(content.read())
+                found.add(str(target.relative_to(FOLDER)))
+    missing = {"classes.jar", *(f"{abi}/{LIBRARY}" for abi in ABIS)} - found
+    if missing:
+        stop(f"{PACKAGE} lacks {', '.join(sorted(missing))}")
 
 
 def classes() -> list[Path]:

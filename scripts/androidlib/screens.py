@@ -26,7 +26,7 @@ def draw(bundle: Path | None, python: Path | None) -> None:
     if not interpreter.exists():
         stop(f"there is no {interpreter}; run scripts/test once, or give --python", MISSING)
     shutil.rmtree(DRAWN, ignore_errors=True)
-    testing.test(bundle, python, ["ScreensTest"], {"pocketstep.screens": DRAWN})
+    testing.run_tests(bundle, python, ["ScreensTest"], {"pocketstep.screens": DRAWN})
     DOCS.mkdir(exist_ok=True)
     for drawn, name in KEPT.items():
         target = DOCS / f"{name}.png"

@@ -12,12 +12,13 @@ from androidlib.executorch import classes as executorch_classes
 from androidlib.native import NATIVE, stand_ins
 from androidlib.paths import APP, BUILD, MISSING, ROOT, need, run, stop
 from androidlib.resources import for_robolectric
+from androidlib.shrinking import prove
 
 FIXTURES = BUILD / "fixtures"
 FOR_PYTHON = BUILD / "for-python"
 
 
-def test(bundle: Path | None, python: Path | None, only: list[str], more: dict[str, Path]) -> None:
+def run_tests(bundle: Path | None, python: Path | None, only: list[str], more: dict[str, Path] | None = None) -> None:
     """All tests, or those classes whose names are given, with ``more`` system properties."""
     interpreter, bundle = _prepared(bundle, python)
     natives = stand_ins()
@@ -31,34 +32,36 @@ def test(bundle: Path | None, python: Path | None, only: list[str], more: dict[s
         "robolectric.offline": "true",
         "robolectric.dependency.dir": LIBRARY / "robolectric",
         **natives,
-        **more,
+        **(more or {}),
     }
     for each in MODULES:
         names = [name for name in _classes(each) if not only or name.rpartition(".")[2] in only]
         if names:
             _junit(each, names, [f"-D{key}={value}" for key, value in properties.items()])
     if not only:
+        prove(bundle, natives["pocketstep.native.litert"], FIXTURES / "exchange" / "images" / "train.raw")
         _python(interpreter, "check_exchange.py", bundle, FOR_PYTHON, FIXTURES / "exchange")
 
 
 def put_fixtures(bundle: Path | None, python: Path | None) -> None:
     """For a device: the bundle and the exchange, into the assets of the runtimes' instrumented tests."""
-    _, bundle = _prepared(bundle, python)
+    _prepared(bundle, python)
     for module in ("learner-litert", "learner-executorch"):
         assets = APP / module / "src" / "androidTest" / "assets"
         shutil.rmtree(assets, ignore_errors=True)
-        shutil.copytree(bundle, assets / "digits.bundle", ignore=shutil.ignore_patterns("*.mlpackage"))
+        shutil.copytree(FIXTURES / "device.bundle", assets / "digits.bundle")
         shutil.copytree(FIXTURES / "exchange", assets / "exchange", ignore=shutil.ignore_patterns(".lock"))
         print(assets)
 
 
 def _prepared(bundle: Path | None, python: Path | None) -> tuple[Path, Path]:
+    """An interpreter, and the bundle without what Android has no use for; fixtures are made of that."""
     interpreter = python or ROOT / ".venv" / "bin" / "python"
     if not interpreter.exists():
         stop(f"there is no {interpreter}; run scripts/test once, or give --python", MISSING)
     bundle = bundle or _demo_bundle(interpreter)
     make_fixtures(interpreter, bundle)
-    return interpreter, bundle
+    return interpreter, FIXTURES / "device.bundle"
 
 
 def make_fixtures(interpreter: Path, bundle: Path) -> None:
@@ -101,10 +104,10 @@ def _classes(module: Module) -> list[str]:
 
 def _junit(module: Module, names: list[str], properties: list[str]) -> None:
     print(f"testing {module.name}", flush=True)
-    own = [module.classes("test"), *([] if module.is_library else [for_robolectric()])]
+    own = [module.classes("test"), *([for_robolectric()] if module.has_resources else [])]
     path = [*own, *(m.classes() for m in MODULES), *jars("test"), *executorch_classes(), *jars("sdk")]
     run(
         [need("java", "openjdk-17-jdk"), "-XX:+UseSerialGC", "-Xmx2g", *properties,
-         "-cp", ":".join(map(str, path)), "pocketstep.testing.RunTests", *names],
+         "-cp", ":".join(map(str, path)), "pocketstep.testing.RunTests", module.name, *names],
         cwd=BUILD,
     )  # fmt: skip

@@ -18,6 +18,9 @@ def main() -> None:
     bundle, folder, exchange = (Path(argument) for argument in sys.argv[1:])
     for path in sorted(folder.glob("first-*/*.safetensors")):
         check_same(path, exchange / path.parent.name.removeprefix("first-") / "first" / path.name)
+    for case in sorted(folder.glob("adopt/*/*")):
+        runtime, name = case.parts[-2:]
+        check_adopted(case, exchange / runtime / "adopt" / name / "after", f"{runtime} adopted, {name}")
     told = sorted(folder.glob("*/probabilities.raw"))
     assert told, f"the Kotlin tests left no state in {folder}"
     for path in told:
@@ -34,6 +37,19 @@ def main() -> None:
         print(
             f"{path.parent.name}: Python opens Kotlin's state, probabilities within {error:.1e}, took it back, learned"
         )
+
+
+def check_adopted(kotlin: Path, python: Path, what: str) -> None:
+    """What both made of one state: the same files, those of samples and taken-over states to the byte."""
+    found, wanted = ({p.name: p for p in folder.iterdir() if p.name != ".lock"} for folder in (kotlin, python))
+    assert found.keys() == wanted.keys(), f"{what}: {sorted(found)} and {sorted(wanted)}"
+    different = [name for name in found if found[name].read_bytes() != wanted[name].read_bytes()]
+    for name in different:
+        (tensors, facts), (expected, known) = (read_tensors(p.read_bytes(), name) for p in (found[name], wanted[name]))
+        assert {**facts, "sha256": ""} == {**known, "sha256": ""}, f"{what}: {name} has other facts"
+        for tensor, value in expected.items():
+            np.testing.assert_allclose(tensors[tensor], value, 1e-3, 1e-3 * float(np.abs(value).max(initial=1)), tensor)
+    print(f"{what}: {'agrees in ' + ', '.join(different) if different else 'the same bytes as'} Python's")
 
 
 def check_same(kotlin: Path, python: Path) -> None:

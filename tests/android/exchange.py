@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from adoptions import NEW, write_adoptions
 from raw import write_raw
 
 from pocketstep_device import Learner
+from pocketstep_device.bundle import Bundle
+from pocketstep_device.forecast import forecast
+from pocketstep_device.validation import validate
 
-NEW = "9"
 OBSERVED = 40
 METHODS = ("closed-form", "auto", "replay")
 
@@ -38,6 +41,26 @@ def write_exchange(bundle: Path, out: Path) -> None:
             lines = {"accepted": report.accepted, "chosen": report.chosen, "steps": sum(p.steps for p in report.phases)}
             text = "".join(f"{key}={value}\n" for key, value in lines.items())
             (out / runtime / f"{method}.properties").write_text(text)
+        write_adoptions(bundle, out, runtime)
+        write_validation(bundle, out / runtime / "validation.properties", runtime)
+    write_forecast(bundle, out / "forecast.properties")
+
+
+def write_validation(bundle: Path, path: Path, runtime: str) -> None:
+    """What Python's own validation learns and answers."""
+    learning = validate(bundle, runtime)["learning"]
+    answers = ",".join(map(str, learning["predictions"]))
+    path.write_text(f"accepted={str(learning['accepted']).lower()}\npredictions={answers}\n")
+
+
+def write_forecast(bundle: Path, path: Path) -> None:
+    """What an update with 100 replayed and 50 observed samples is foretold to take."""
+    manifest = Bundle.open(bundle).manifest
+    text = ""
+    for runtime in ("litert", "executorch"):
+        found = forecast(manifest, runtime, cloud=100, device=50, phases=3)
+        text += f"{runtime}={found.program} {found.data} {found.disk}\n"
+    path.write_text(text)
 
 
 def digits() -> tuple[Any, Any]:

@@ -41,8 +41,10 @@ def main() -> None:
     cases = [*manifests(out / "manifests"), *tensor_files(out / "tensors"), *bundles(out / "bundles"), *states(out)]
     (out / "corpus.json").write_text(json.dumps(cases, indent=1))
     from exchange import write_exchange
+    from variants import write_variant
 
-    write_exchange(bundle, out / "exchange")
+    write_variant(bundle, out / "device.bundle", golden=True)
+    write_exchange(out / "device.bundle", out / "exchange")
     print(f"{len(cases)} cases in {out}")
 
 

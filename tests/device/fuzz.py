@@ -12,9 +12,9 @@ than a second, more than 64 MiB, or, with a trusted key, anything but what was s
 from __future__ import annotations
 
 import argparse
-import copy
 import hashlib
 import json
+import marshal
 import os
 import random
 import resource
@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import mutations
 import numpy as np
 import toy
+from states import digest
 
+from pocketstep_device.adoption import adopt
 from pocketstep_device.budget import Budget
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.bundle_writer import zip_bundle
@@ -45,7 +48,18 @@ from pocketstep_device.tensors import read_tensors, write_tensors
 Files = dict[str, bytes]
 MOST_SECONDS, MOST_MB = 1.0, 64
 MOST_ADDRESSES = 4 * 2**30
+PROGRESS = 10_000
 KINDS = ("manifest", "manifest", "manifest", "tensors", "tensors", "bytes", "zip", "zip", "state", "signed")
+
+
+OPERATIONS: tuple[Callable[[Learner], object], ...] = (
+    lambda learner: learner.observe(toy.images("dark", 6, seed=1), "dark"),
+    lambda learner: learner.add_class("dots"),
+    lambda learner: learner.update(method="closed-form"),
+    lambda learner: learner.rollback(),
+    lambda learner: learner.forget("stripes"),
+)
+"""What is done with a state that opened."""
 
 
 class Finding(Exception):
@@ -61,7 +75,7 @@ class Fuzzer:
             toy.toy_bundle(folder / "good.bundle", per_class=4) if bundle is None else _without_programs(bundle, folder)
         )
         self._files = {p.relative_to(good).as_posix(): p.read_bytes() for p in good.rglob("*") if p.is_file()}
-        self._tree = json.loads(self._files["manifest.json"])
+        self._tree = marshal.dumps(json.loads(self._files["manifest.json"]))
         zip_bundle(good, folder / "good.zip")
         self._packed = (folder / "good.zip").read_bytes()
         self._digest = Bundle.open(good).digest
@@ -71,8 +85,13 @@ class Fuzzer:
                 learner.add_class("stripes")
                 learner.observe(toy.images("stripes", 6), "stripes")
                 learner.update(method="closed-form")
+                learner.observe(toy.images("stripes", 5, seed=1), "stripes")
             self._saved = {p.name: p.read_bytes() for p in (folder / "good.state").iterdir() if p.name != ".lock"}
         self._good = good
+        self._others = [
+            toy.toy_bundle(folder / f"{name}.bundle", per_class=4, name=name, suffix=suffix)
+            for name, suffix in (("alike", 1), ("another", 2))
+        ]
         self._key, self._signature = _signed(self._files["manifest.json"])
 
     def run(self, index: int) -> str:
@@ -104,8 +123,12 @@ class Fuzzer:
             raise Finding(f"{kind}: {seconds:.2f} s and {grown:.0f} MiB")
         return f"{kind}: {outcome}"
 
+    def _fresh_tree(self) -> Any:
+        """The good manifest, its own copy; quicker than a deep one."""
+        return marshal.loads(self._tree)
+
     def _manifest(self, chance: random.Random) -> Callable[[], str]:
-        tree: Any = copy.deepcopy(self._tree)
+        tree = self._fresh_tree()
         for _ in range(chance.choice([1, 1, 1, 2, 4])):
             tree = mutations.mutate_json(tree, chance)
         return self._folder(
@@ -115,7 +138,7 @@ class Fuzzer:
     def _tensors(self, chance: random.Random) -> Callable[[], str]:
         name = chance.choice(["state.safetensors", "replay.safetensors"])
         files = {**self._files, name: mutations.mutate_tensors(self._files[name], chance)}
-        tree = copy.deepcopy(self._tree)
+        tree = self._fresh_tree()
         if repaired := chance.random() < 0.97:
             tree["files"][name] = {"sha256": hashlib.sha256(files[name]).hexdigest(), "bytes": len(files[name])}
         return self._folder({**files, "manifest.json": json.dumps(tree).encode()}, True, changed=repaired)
@@ -175,20 +198,43 @@ class Fuzzer:
             files[name] = mutations.mutate_tensors(files[name], chance)
         for key, content in files.items():
             (self._target / key).write_bytes(content)
-        return self._open_state
+        if chance.random() < 0.25:
+            return lambda: self._adopt_state(chance.choice(self._others))
+        return lambda: self._use_state(chance.choice(OPERATIONS))
 
-    def _open_state(self) -> str:
+    def _use_state(self, operation: Callable[[Learner], object]) -> str:
+        """A state that opens must open after any operation too, and be what the learner held."""
         with Learner.open(self._good, self._target) as learner:
             found = learner.classify(toy.images("dark", 2))
             if not np.isfinite(found.probabilities).all() or len(set(learner.classes)) != len(learner.classes):
                 raise Finding("a state that can't be")
-            return "accepted, with a note" if learner.notes else "accepted"
+            outcome = "accepted, with a note" if learner.notes else "accepted"
+            with suppress(PocketstepError):
+                operation(learner)
+            expected = digest(learner)
+        self._open_again(self._good, expected)
+        return outcome
+
+    def _adopt_state(self, bundle: Path) -> str:
+        """A state that was adopted must open with its new bundle."""
+        adoption = adopt(bundle, self._target, method="closed-form")
+        if adoption.accepted:
+            self._open_again(bundle, None)
+        return f"adopted: {adoption.how}"
+
+    def _open_again(self, bundle: Path, expected: str | None) -> None:
+        try:
+            with Learner.open(bundle, self._target) as learner:
+                if expected is not None and digest(learner) != expected:
+                    raise Finding("a state that is another one when it is opened again")
+        except PocketstepError as error:
+            raise Finding(f"a state that was used and does not open any more: {error}") from error
 
     def _signed(self, chance: random.Random) -> Callable[[], str]:
         """With a trusted key: only what was signed, whatever else is repaired."""
         files, signature = dict(self._files), self._signature
         if chance.random() < 0.5:
-            tree = mutations.mutate_json(copy.deepcopy(self._tree), chance)
+            tree = mutations.mutate_json(self._fresh_tree(), chance)
             files["manifest.json"] = mutations.json_bytes(tree, chance)
         else:
             signature = mutations.mutate_bytes(signature, chance)
@@ -269,6 +315,9 @@ def fuzz(count: int, seed: int, bundle: Path | None = None, start: int = 0) -> d
                 outcomes[fuzzer.run(index)] += 1
             except Finding as finding:
                 findings[index] = str(finding)
+                sys.stderr.write(f"{index}: {finding}\n")
+            if (index + 1 - start) % PROGRESS == 0:
+                sys.stderr.write(f"{index + 1 - start} mutations, {time.monotonic() - began:.0f} s\n")
     finally:
         shutil.rmtree(base, ignore_errors=True)
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import random
@@ -34,7 +35,7 @@ def nested(depth: int) -> Any:
 
 def mutate_json(tree: Any, chance: random.Random) -> Any:
     """Changes one place of a tree of lists and dictionaries, in place; gives the tree, or what replaces it."""
-    places = list(_places(tree))
+    places = _places(tree)
     if not places:
         return hostile(chance)
     parent, key = chance.choice(places)
@@ -46,7 +47,8 @@ def mutate_json(tree: Any, chance: random.Random) -> Any:
         parent[chance.choice(["", "x", "__metadata__", str(key) + "x", "bytes", "name"])] = parent.pop(key)
     elif action == 2:
         other, place = chance.choice(places)
-        parent[key] = copy.deepcopy(other[place])  # of a parent, it would be a circle
+        with contextlib.suppress(RecursionError):  # of one that is nested too deep already
+            parent[key] = copy.deepcopy(other[place])  # of a parent, it would be a circle
     elif action == 3 and isinstance(value, int | float) and not isinstance(value, bool):
         parent[key] = chance.choice([value + 1, value - 1, -value, value * 2, value * 10**6, value + 0.5, str(value)])
     elif action == 4 and isinstance(value, list):
@@ -58,14 +60,18 @@ def mutate_json(tree: Any, chance: random.Random) -> Any:
     return tree
 
 
-def _places(tree: Any) -> Any:
+def _places(tree: Any) -> list[tuple[Any, Any]]:
+    found: list[tuple[Any, Any]] = []
     stack = [tree]
     while stack:
         node = stack.pop()
-        keys = list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
-        for key in keys:
-            yield node, key
-            stack.append(node[key])
+        if isinstance(node, dict):
+            found += [(node, key) for key in node]
+            stack += [child for child in node.values() if isinstance(child, dict | list)]
+        elif isinstance(node, list):
+            found += [(node, index) for index in range(len(node))]
+            stack += [child for child in node if isinstance(child, dict | list)]
+    return found
 
 
 def json_bytes(tree: Any, chance: random.Random) -> bytes:

@@ -181,6 +181,13 @@ def test_every_fixed_field_is_required_and_typed() -> None:
     assert count > 30
 
 
+@pytest.mark.parametrize("number", [10**309, -(10**400)])
+def test_whole_numbers_that_no_float_can_hold(number: int) -> None:
+    for path in ("hyper/rate/max", "cost/step.forward_passes"):
+        with pytest.raises(BundleError, match="must be a finite number"):
+            parse(changed(path, number))
+
+
 def test_nonfinite_numbers_are_refused() -> None:
     for text in (b"NaN", b"Infinity", b"1e999"):
         data = fake_manifest_bytes().replace(b"0.01", text)

@@ -15,6 +15,7 @@ from pocketstep_device.bundle_writer import write_bundle, zip_bundle
 from pocketstep_device.ed25519 import _ORDER, _P, is_usable_key, verify
 from pocketstep_device.errors import BundleError, InputError, StateError
 from pocketstep_device.learner import Learner
+from pocketstep_device.runtimes import litert
 from pocketstep_device.trust import ReleaseFloor, parse_key
 
 
@@ -138,6 +139,26 @@ def test_what_an_attacker_repairs_is_refused_before_it_is_parsed(signed: Path) -
     (signed / "manifest.sha256").write_text(hashlib.sha256(b"{").hexdigest() + "\n")
     with pytest.raises(BundleError, match="signature of"):
         Bundle.open(signed, [KEY])
+
+
+def test_a_program_changed_after_it_was_checked(signed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With pinned keys the runtime gets the bytes that were checked, not the name of a file."""
+    loaded: list[dict[str, object]] = []
+    monkeypatch.setattr(litert, "_interpreter", lambda: lambda **source: loaded.append(source))
+    file = signed / "program.tflite"
+    content = file.read_bytes()
+    bundle = Bundle.open(signed, [KEY])
+    litert.load(bundle, file.name, 1)
+    litert.load(Bundle.open(signed), file.name, 1)
+    assert [(kind, one["num_threads"]) for one in loaded for kind in one if kind.startswith("model")] == [
+        ("model_content", 1),
+        ("model_path", 1),
+    ]
+    assert loaded[0]["model_content"] == content
+    file.write_bytes(content[::-1])
+    with pytest.raises(BundleError, match="its digest differs"):
+        litert.load(bundle, file.name, 1)
+    assert len(loaded) == 2
 
 
 def test_a_bundle_cannot_list_its_own_signature(tmp_path: Path) -> None:

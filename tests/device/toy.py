@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fakes
 import numpy as np
 import numpy.typing as npt
-import pytest
 
 from pocketstep_device import machine
 from pocketstep_device.bundle import Bundle
@@ -24,10 +23,15 @@ from pocketstep_device.bundle_writer import write_bundle
 from pocketstep_device.errors import BundleError
 from pocketstep_device.tensors import write_tensors
 
+if TYPE_CHECKING:
+    import pytest
+
 Array = npt.NDArray[np.float32]
 IMAGE, LATENT, FEATURES, BATCH = (4, 4, 1), (2, 2, 3), 8, 16
 CLASSES = ("dark", "bright")
 HELD_BACK_EVERY = 4
+RUNTIME = "toy"
+"""What scripts call it."""
 _HYPER = {"learning_rate": 0.05, "momentum": 0.9, "shrinkage": 0.05, "ridge": 0.0}
 _PARAMETERS = ("head.weight", "head.bias")
 
@@ -265,8 +269,15 @@ def toy_files(
     }
 
 
-def toy_bundle(folder: Path, release: int = 0, name: str = "toy", slots: int = 6, **options: Any) -> Path:
-    """Writes a toy bundle; ``options`` as for ``toy_files``."""
+def toy_bundle(
+    folder: Path,
+    release: int = 0,
+    name: str = "toy",
+    slots: int = 6,
+    schedules: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Path:
+    """Writes a toy bundle; ``schedules`` beside its own, ``options`` as for ``toy_files``."""
     manifest = copy.deepcopy(toy_manifest(slots, options.get("classes", CLASSES)))
-    manifest.update(release=release, name=name)
+    manifest.update(release=release, name=name, schedules={**manifest["schedules"], **(schedules or {})})
     return write_bundle(folder, manifest, toy_files(slots, **options)).path

@@ -29,9 +29,9 @@ class LiteRtProgram:
     """A ``.tflite`` file; runners are made when first used, so that unused signatures cost no memory."""
 
     def __init__(self, bundle: Bundle, file: str, threads: int):
-        interpreter, path = _interpreter(), bundle.file_path(file)
+        interpreter = _interpreter()
         self._signatures = bundle.manifest.signatures
-        source = {"model_path": str(path)} if path else {"model_content": bundle.read(file)}
+        source = _source(bundle, file)
         try:
             self._interpreter = interpreter(**source, num_threads=threads)
         except (ValueError, RuntimeError) as error:
@@ -62,6 +62,15 @@ class LiteRtProgram:
             raise ValueError(f"its {wrong} is {found.get(wrong)}, and the manifest says {wanted.get(wrong)}")
         result: Callable[..., dict[str, Array]] = runner
         return result
+
+
+def _source(bundle: Bundle, file: str) -> dict[str, str | bytes]:
+    """What the interpreter loads: a mapped file, which a small board can drop from its memory and read again.
+
+    Where the bundle's signature was asked for, the very bytes that were checked: a file can be changed behind that.
+    """
+    path = None if bundle.signed_by else bundle.file_path(file)
+    return {"model_path": str(path)} if path else {"model_content": bundle.read(file)}
 
 
 def load(bundle: Bundle, file: str, threads: int) -> LiteRtProgram:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ from typing import Any
 import numpy as np
 
 from pocketstep.bench.inputs import Call, first_calls
-from pocketstep_device.budget import Budget, peak_mb, resident_mb
+from pocketstep_device.budget import peak_mb, resident_mb
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import InputError, MissingToolError, PocketstepError
 from pocketstep_device.forecast import forecast
 from pocketstep_device.learner import Learner
 from pocketstep_device.machine import Machine
+from pocketstep_device.manifest import Manifest
 from pocketstep_device.shipped import cloud_samples
 
 LIBRARIES = {
@@ -39,7 +41,8 @@ LIBRARIES = {
 """What a runtime imports before it loads a program."""
 
 UPDATE_METHOD = "auto"
-UPDATE_SECONDS = 3.0
+UPDATE_STEPS = 8
+"""Steps of a phase, at most: more take no more memory."""
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
@@ -101,7 +104,7 @@ class Worker:
         return {"resident_mb": peak_mb() - idle}
 
     def update(self, bundle: str, runtime: str, threads: int, images: int) -> dict[str, Any]:
-        """Opens a learner, observes noise as a new class and updates for a few seconds: all phases, some steps of each.
+        """Opens a learner, observes noise as a new class and updates: all phases, a few steps of each.
 
         Returns:
             ``resident_mb``: peak resident memory above idle, as for ``memory``; ``forecast_mb``: what the device would
@@ -121,7 +124,8 @@ class Worker:
                 learner.add_class(name)
             learner.observe(noise, name)
             before = peak_mb()
-            learner.update(Budget(seconds=UPDATE_SECONDS), method=UPDATE_METHOD)
+            learner.manifest = _shortened(learner.manifest)
+            learner.update(method=UPDATE_METHOD)
             peak = max(before, peak_mb())
         return {"resident_mb": peak - idle, "forecast_mb": found.memory / 2**20}
 
@@ -134,6 +138,18 @@ class Worker:
         inputs = first_calls(opened, Machine(opened, "litert", threads))[signature].inputs
         ordered = [inputs[spec.name] for spec in opened.manifest.signatures[signature].inputs]
         return profile(program, signature, ordered, threads)
+
+
+def _shortened(manifest: Manifest) -> Manifest:
+    """With fewer steps a phase: not less time, in which a slow machine would leave phases out."""
+    schedule = manifest.schedules[UPDATE_METHOD]
+    phases = [
+        {**phase, "max_steps": min(float(str(phase.get("max_steps", UPDATE_STEPS))), UPDATE_STEPS)}
+        if phase["kind"] == "train"
+        else phase
+        for phase in schedule.phases
+    ]
+    return replace(manifest, schedules={UPDATE_METHOD: replace(schedule, phases=tuple(phases))})
 
 
 def import_runtime(runtime: str) -> None:

@@ -1,62 +1,61 @@
-"""Validation on this machine, every runtime of the bundle."""
+"""This machine, each job in a process of its own: a crash of a runtime is then a report, not our end."""
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from pocketstep_device.bundle import Bundle
-from pocketstep_device.golden import CallReport, by_signature, replay
-from pocketstep_device.machine import Machine
-from pocketstep_device.runtimes import MODULES
+import pocketstep_device
+from pocketstep.validate.targets import Job, UnsupportedError, finished, no_report
+from pocketstep.validate.tools import Completed, run
+from pocketstep.validate.wheels import site
 
-THREADS = 2
-
-
-def validate(path: Path, runtimes: Sequence[str] | None, tolerance: float) -> dict[str, Any]:
-    """Replays the trace on each runtime.
-
-    Args:
-        path: the bundle.
-        runtimes: names, or None for all that this machine can run.
-        tolerance: largest relative error that passes.
-
-    Returns:
-        ``passed``, and by runtime: ``worst``, ``passed``, and per signature ``worst``, ``calls``, ``median_ms``.
-    """
-    bundle = Bundle.open(path)
-    chosen = list(runtimes) if runtimes else [name for name in bundle.manifest.runtimes if name in MODULES]
-    results = {name: _summary(replay(bundle, Machine(bundle, name, THREADS)), tolerance) for name in chosen}
-    passed = all(result["passed"] for result in results.values())
-    return {
-        "bundle": str(path),
-        "target": "host",
-        "tolerance": tolerance,
-        "passed": passed,
-        "runtimes": results,
-    }
+OLD_PYTHON = "POCKETSTEP_TFLITE_PYTHON"
+"""Environment variable: an interpreter that has tflite-runtime; its wheel is fetched where there is none."""
+_PACKAGE = Path(pocketstep_device.__file__).parent.parent
 
 
-def _summary(calls: list[CallReport], tolerance: float) -> dict[str, Any]:
-    worst = max(call.worst for call in calls)
-    signatures = {name: asdict(report) for name, report in by_signature(calls).items()}
-    return {"worst": worst, "passed": worst <= tolerance, "signatures": signatures}
+class HostTarget:
+    """The runtimes of this Python; tflite-runtime, which wants an older numpy, in an environment of its own."""
+
+    name = "host"
+
+    def __init__(self) -> None:
+        old = ("tflite",) if os.environ.get(OLD_PYTHON) else ()  # its wheel is fetched only when it is asked for
+        self.runtimes: Sequence[str] = ("litert", *old, "executorch")
+
+    def validate(self, job: Job) -> bytes:
+        """See :class:`Target`."""
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.json"
+            done = run_local(self._python(job.runtime), job, report, job.timeout)
+            finished(done, self.name)
+            if not report.exists():
+                raise no_report(done, self.name)
+            return report.read_bytes()
+
+    def close(self) -> None:
+        """Nothing stays."""
+
+    def _python(self, runtime: str) -> tuple[list[str], list[Path]]:
+        """An interpreter's command, and folders for its ``PYTHONPATH`` before the device package."""
+        if runtime != "tflite":
+            return [sys.executable], []
+        given = os.environ.get(OLD_PYTHON, "")
+        if given and Path(given).exists():
+            return [given], []
+        if sys.version_info[:2] > (3, 11):
+            raise UnsupportedError(f"tflite-runtime 2.14 has wheels up to Python 3.11; name one with {OLD_PYTHON}")
+        wheels = site("tflite", f"{sys.version_info.major}.{sys.version_info.minor}", os.uname().machine)
+        return [sys.executable, "-S"], [wheels]
 
 
-def verdict_table(report: dict[str, Any]) -> Any:
-    """The report as a rich table."""
-    from rich.table import Table
-
-    table = Table(title=f"{report['bundle']} on {report['target']}", title_justify="left")
-    for name in ("runtime", "signature", "calls", "largest relative error", "median ms", "verdict"):
-        table.add_column(name, justify="left" if name in ("runtime", "signature", "verdict") else "right")
-    for runtime, result in report["runtimes"].items():
-        for signature, figures in result["signatures"].items():
-            verdict = "pass" if figures["worst"] <= report["tolerance"] else "FAIL"
-            table.add_row(
-                runtime, signature, str(figures["calls"]), f"{figures['worst']:.1e}", f"{figures['median_ms']:.2f}",
-                verdict,
-            )  # fmt: skip
-    return table
+def run_local(python: tuple[list[str], list[Path]], job: Job, report: Path, timeout: float) -> Completed:
+    """Runs the runner with an interpreter of this machine."""
+    command, paths = python
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(path) for path in [*paths, _PACKAGE])}
+    words = job.words(str(job.bundle.absolute()), str(report))
+    return run([*command, "-m", "pocketstep_device", *words], timeout, env=environment)

@@ -4,11 +4,11 @@ import com.facebook.soloader.nativeloader.NativeLoader
 import com.facebook.soloader.nativeloader.SystemDelegate
 import com.sun.jna.Library
 import com.sun.jna.NativeLibrary
-import org.junit.Assume.assumeTrue
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
 import pocketstep.learner.Runtime
+import pocketstep.testing.AdoptionContract
 import pocketstep.testing.Fixtures
 import pocketstep.testing.RuntimeContract
 import pocketstep.testing.assertSurvivesKills
@@ -16,9 +16,7 @@ import pocketstep.testing.assertSurvivesKills
 /** ExecuTorch's own Android library on the desktop's JVM, through stand-ins for bionic. */
 class DesktopExecuTorch : Runtime by ExecuTorch() {
     init {
-        val folder = System.getProperty("pocketstep.native.executorch")
-        assumeTrue("scripts/android makes the stand-ins for bionic", folder != null)
-        for (name in listOf("libc", "libm", "libdl", "liblog", "libandroid")) System.load("$folder/$name.so")
+        val folder = Fixtures.loadNative("executorch", "libc", "libm", "libdl", "liblog", "libandroid")
         if (!NativeLoader.isInitialized()) NativeLoader.init(SystemDelegate())
         for (name in listOf("libc++_shared", "libfbjni", "libexecutorch")) {
             // Each finds its own symbols first, as on Android; the JVM has a C++ library of its own.
@@ -44,4 +42,8 @@ class ExecuTorchKilledTest {
     @Test
     fun stateSurvivesKills() =
         assertSurvivesKills(DesktopExecuTorch(), Fixtures.bundle, temporary.root.toPath().resolve("state"), kills = 2)
+}
+
+class ExecuTorchAdoptionTest : AdoptionContract() {
+    override val runtime: Runtime = DesktopExecuTorch()
 }

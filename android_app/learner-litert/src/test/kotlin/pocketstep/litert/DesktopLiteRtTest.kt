@@ -1,10 +1,10 @@
 package pocketstep.litert
 
-import org.junit.Assume.assumeTrue
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
 import pocketstep.learner.Runtime
+import pocketstep.testing.AdoptionContract
 import pocketstep.testing.Fixtures
 import pocketstep.testing.RuntimeContract
 import pocketstep.testing.assertSurvivesKills
@@ -12,9 +12,7 @@ import pocketstep.testing.assertSurvivesKills
 /** LiteRT with the AAR's own native library on the desktop's JVM, through stand-ins for bionic. */
 class DesktopLiteRt : Runtime by LiteRt() {
     init {
-        val folder = System.getProperty("pocketstep.native.litert")
-        assumeTrue("scripts/android makes the stand-ins for bionic", folder != null)
-        for (name in listOf("libc", "libm", "libdl", "liblog", "libtensorflowlite_jni")) System.load("$folder/$name.so")
+        Fixtures.loadNative("litert", "libc", "libm", "libdl", "liblog", "libtensorflowlite_jni")
     }
 }
 
@@ -31,4 +29,8 @@ class LiteRtKilledTest {
 
     @Test
     fun stateSurvivesKills() = assertSurvivesKills(DesktopLiteRt(), Fixtures.bundle, temporary.root.toPath().resolve("state"), kills = 4)
+}
+
+class LiteRtAdoptionTest : AdoptionContract() {
+    override val runtime: Runtime = DesktopLiteRt()
 }

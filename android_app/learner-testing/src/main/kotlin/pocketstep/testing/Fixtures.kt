@@ -28,6 +28,17 @@ public object Fixtures {
             return checkNotNull(exchangePath)
         }
 
+    /** Loads stand-ins for bionic, and a runtime's own libraries, into the desktop's JVM; where they lie. */
+    public fun loadNative(
+        runtime: String,
+        vararg names: String,
+    ): String {
+        val folder: String? = System.getProperty("pocketstep.native.$runtime")
+        assumeTrue("scripts/android makes the stand-ins for bionic", folder != null)
+        for (name in names) System.load("$folder/$name.so")
+        return checkNotNull(folder)
+    }
+
     /** Images `train` of a class to learn, or `test` images of all classes; [count] of them from [start]. */
     public fun images(
         name: String,

@@ -1,7 +1,9 @@
 package pocketstep.testing
 
 import kotlinx.coroutines.CancellationException
+import kotlinx.coroutines.CoroutineStart
 import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.Job
 import kotlinx.coroutines.async
 import kotlinx.coroutines.coroutineScope
 import kotlinx.coroutines.flow.first
@@ -28,6 +30,7 @@ import pocketstep.learner.Options
 import pocketstep.learner.Prediction
 import pocketstep.learner.Runtime
 import pocketstep.learner.StateException
+import pocketstep.learner.Validation
 import java.nio.file.Files
 import java.nio.file.Path
 import java.util.Properties
@@ -51,8 +54,8 @@ public abstract class RuntimeContract {
         options: Options = Options(threads = 1),
     ) = BlockingLearner.open(Fixtures.bundle, state, runtime, options)
 
-    private fun content(folder: Path): Map<String, List<Byte>> =
-        folder.toFile().listFiles()!!.associate { it.name to it.readBytes().toList() }
+    private fun content(folder: Path): Map<String, String> =
+        folder.toFile().listFiles()!!.associate { it.name to "${it.length()} bytes, ${it.readBytes().contentHashCode()}" }
 
     @Test
     public fun goldenTraceAgrees() {
@@ -61,6 +64,26 @@ public abstract class RuntimeContract {
         println("${runtime.name}: golden error ${worst.worst} in ${worst.signature} of ${calls.size} calls")
         assertTrue("${worst.signature}, call ${worst.index}: ${worst.errors}", worst.worst <= Golden.TOLERANCE)
         assertTrue(calls.map { it.signature }.containsAll(listOf("encode", "classify", "step", "score", "statistics", "solve")))
+    }
+
+    /** The report that `pocketstep validate` reads: within tolerance, and the made-up class as Python learns it. */
+    @Test
+    public fun validatesAsPythonDoes() {
+        val facts = mapOf("runtime_version" to "x")
+        val text = Validation.report(Fixtures.bundle, runtime, stateFolder, facts, 1, Golden.TOLERANCE, true)
+        val expected = Properties().apply { Files.newInputStream(exchange.resolve("validation.properties")).use(::load) }
+        assertTrue(text, text.contains("\"passed\":true,\"error\":null,\"error_code\":0}"))
+        assertTrue(text, text.contains("\"accepted\":${expected["accepted"]}"))
+        val answers = text.substringAfter("\"predictions\":[").substringBefore("]").split(",")
+        val wanted = expected.getProperty("predictions").split(",")
+        assertEquals(wanted.size, answers.size)
+        val same = answers.indices.count { answers[it] == wanted[it] } / wanted.size.toDouble()
+        println("${runtime.name} validation: $same of the made-up task's answers as Python's")
+        assertTrue("only $same", same >= 0.98)
+        val strict = Validation.report(Fixtures.bundle, runtime, stateFolder, facts, 1, 1e-12, false)
+        assertTrue(strict, strict.contains("\"learning\":null") && strict.contains("\"passed\":false,\"error\":null"))
+        val gone = Validation.report(stateFolder.resolve("gone"), runtime, stateFolder, facts, 1, 1e-4, true)
+        assertTrue(gone, gone.contains("\"golden\":null") && gone.endsWith("\"error_code\":2}"))
     }
 
     @Test
@@ -171,6 +194,51 @@ public abstract class RuntimeContract {
                 }
                 assertTrue(learner.update(method = "closed-form").accepted)
             }
+        }
+    }
+
+    /** Whatever is being done, and whichever call of the program it is cancelled at: all files are as they were. */
+    @Test
+    public fun everythingCanBeCancelled() {
+        var cancelAt = 0
+        lateinit var running: Job
+        val watched = WatchedRuntime(runtime) { if (--cancelAt == 0) running.cancel() }
+        val works =
+            listOf<Pair<Int, suspend (Learner) -> Unit>>(
+                1 to { it.classify(Fixtures.images("test", 0, 5)) },
+                1 to { it.observe(Fixtures.images("train", 20, 5), NEW) },
+                2 to { it.observe(Fixtures.images("train", 20, 5), NEW) },
+                1 to { it.update(method = "closed-form") },
+                3 to { it.update(method = "closed-form") },
+                1 to { it.forget("3") },
+            )
+        runBlocking {
+            Learner.open(Fixtures.bundle, stateFolder, watched, Options(threads = 1)).use { learner ->
+                learner.addClass(NEW)
+                learner.observe(Fixtures.images("train", 0, 20), NEW)
+                val before = content(stateFolder)
+                for ((call, work) in works) {
+                    cancelAt = call
+                    running = launch(Dispatchers.Default, CoroutineStart.LAZY) { work(learner) }
+                    running.join()
+                    assertTrue(running.isCancelled)
+                    assertEquals("call $call", before, content(stateFolder).filterKeys { it in before.keys || !it.startsWith("latents") })
+                }
+                assertTrue(learner.update(method = "closed-form").accepted)
+            }
+        }
+    }
+
+    @Test
+    public fun anUpdateWithoutMemoryChangesNothing() {
+        val watched = WatchedRuntime(runtime) { if (it == "solve") throw OutOfMemoryError("as if") }
+        BlockingLearner.open(Fixtures.bundle, stateFolder, watched, Options(threads = 1)).use { learner ->
+            learner.addClass(NEW)
+            learner.observe(Fixtures.images("train", 0, 10), NEW)
+            val before = content(stateFolder)
+            val error = assertThrows(CheckFailedException::class.java) { learner.update(method = "closed-form") }
+            assertTrue(error.message!!.contains("ran out of memory; nothing was changed"))
+            assertEquals(before, content(stateFolder))
         }
     }
 

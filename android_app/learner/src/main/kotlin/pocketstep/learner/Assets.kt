@@ -92,3 +92,20 @@ public suspend fun Learner.Companion.open(
     val bundle = withContext(Dispatchers.IO) { Assets.unpack(context, asset) }
     return open(bundle, context.filesDir.resolve(stateDir).toPath(), runtime, options)
 }
+
+/**
+ * Gives a state to a bundle of the app's assets, after the app brought a new one; see [Learner.Companion.adopt].
+ *
+ * @param stateDir as for [open].
+ */
+public suspend fun Learner.Companion.adopt(
+    context: Context,
+    asset: String,
+    stateDir: String,
+    runtime: Runtime,
+    options: Options = Options(),
+    budget: Budget = Budget(),
+): Adoption {
+    val bundle = withContext(Dispatchers.IO) { Assets.unpack(context, asset) }
+    return adopt(bundle, context.filesDir.resolve(stateDir).toPath(), runtime, options, budget)
+}

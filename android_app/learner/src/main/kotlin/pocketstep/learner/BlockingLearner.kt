@@ -13,57 +13,54 @@ import kotlin.concurrent.withLock
  */
 public class BlockingLearner internal constructor(
     public val bundle: Bundle,
-    private val store: StateStore,
-    private val replay: ReplayStore,
+    store: StateStore,
+    replay: ReplayStore,
     private val lock: Closeable,
     private val machine: Machine,
 ) : Closeable {
     private val guard = ReentrantLock()
     private val manifest = bundle.manifest
     private val slots = manifest.task.slots
-    private val closedForm = ClosedForm(machine)
-    private val fingerprint by lazy { Fingerprint.of(machine) }
     private val cloud = cloudSamples(bundle)
 
     @Volatile private var closing = false
-    private lateinit var state: LearnerState
 
-    /** Called before every call of the program; an exception raised there cancels what is going on. */
+    /** Called before every call of the program and before anything is written; an exception raised there cancels what is going on. */
     internal var onCheckpoint: () -> Unit = {}
+
+    internal val knowledge: Knowledge
+    private val state: LearnerState get() = knowledge.state
 
     init {
         machine.checkpoint = {
-            if (closing) throw closed()
+            checkOpen()
             onCheckpoint()
         }
-        val initial = initialSnapshot(bundle)
-        adopt(store.load() ?: initial)
+        knowledge = Knowledge(bundle, store, replay, machine)
     }
 
     /** All classes, the learned ones among them, in the order of their slots. */
     public val classes: List<String> get() = guarded { state.classes }
 
     /** What is known and stored. */
-    public fun status(): Status =
-        guarded {
-            state.status(bundle, store.notes.toList())
-        }
+    public fun status(): Status = guarded { knowledge.status() }
 
     /**
      * Labels and probabilities.
      *
      * @throws InputException for images of another shape, with NaN, or with values out of range.
      */
-    public fun classify(images: Images): Prediction =
-        guarded {
-            val latents = Rows.of(encode(images))
-            val mask = state.values.getValue(MASK).data
-            val learned = state.classes.indices.filter { mask[it] > 0 }
-            val outputs = machine.inBatches("classify", state.values, "latents", latents, "probabilities").data
-            val rows = List(images.count) { row -> FloatArray(learned.size) { outputs[row * slots + learned[it]] } }
-            val names = learned.map { state.classes[it] }
-            Prediction(rows.map { names[argMax(it, 0, it.size)] }, rows, names)
-        }
+    public fun classify(images: Images): Prediction = guarded { classify(Rows.of(encode(images))) }
+
+    /** As the public one, of latents. */
+    internal fun classify(latents: Rows): Prediction {
+        val mask = state.values.getValue(Knowledge.MASK).data
+        val learned = state.classes.indices.filter { mask[it] > 0 }
+        val outputs = machine.inBatches("classify", state.values, "latents", latents, "probabilities").data
+        val rows = List(latents.count) { row -> FloatArray(learned.size) { outputs[row * slots + learned[it]] } }
+        val names = learned.map { state.classes[it] }
+        return Prediction(rows.map { names[argMax(it, 0, it.size)] }, rows, names)
+    }
 
     /**
      * Gives a new class a spare slot; it is predicted after the next update.
@@ -81,7 +78,7 @@ public class BlockingLearner internal constructor(
             if (state.classes.size == slots) {
                 throw InputException("all $slots class slots are taken; build the bundle again with more spare classes")
             }
-            save(state.values, state.samples, state.info + ("classes" to state.classes + name))
+            knowledge.addClass(name)
         }
 
     /**
@@ -94,37 +91,25 @@ public class BlockingLearner internal constructor(
     public fun observe(
         images: Images,
         label: String,
-    ): Int =
-        guarded {
-            val codes = codes(encode(images))
-            if (label !in state.classes) {
-                throw InputException(
-                    "no class '$label' here; add_class('$label') first. Known: ${state.classes.joinToString(", ")}",
-                )
-            }
-            val slot = state.classes.indexOf(label)
-            val size = codes.size / images.count
-            val unseen = state.samples.unseen(codes, slot)
-            val new = ByteArray(unseen.size * size)
-            unseen.forEachIndexed { index, row -> codes.copyInto(new, index * size, row * size, (row + 1) * size) }
-            val seen = state.samples.where { state.samples.labels[it] == slot && state.samples.pending[it] }.size
-            if (unseen.isNotEmpty()) take(Samples.observed(manifest.latent.shape, slots, new, slot, seen))
-            unseen.size
-        }
+    ): Int = guarded { observe(codes(encode(images)), images.count, label) }
 
-    /** Stores samples for the next update. */
-    private fun take(new: Samples) {
-        val values = closedForm.observed(state.values, new.select(new.where { !new.heldBack[it] }))
-        var chunks = state.chunks + replay.append(new)
-        var samples = state.samples + new
-        if (replay.overLimit(chunks)) {
-            replay.compact(samples, state.version.toLong()).let { (kept, rest) ->
-                chunks = kept
-                samples = rest
-            }
+    /** As the public one, of [count] latents. */
+    internal fun observe(
+        codes: ByteArray,
+        count: Int,
+        label: String,
+    ): Int {
+        if (label !in state.classes) {
+            throw InputException("no class '$label' here; add_class('$label') first. Known: ${state.classes.joinToString(", ")}")
         }
-        save(values, samples, state.info + ("chunks" to chunks.map(Chunk::toInfo)))
-        collectGarbage()
+        val slot = state.classes.indexOf(label)
+        val size = codes.size / count
+        val unseen = state.samples.unseen(codes, slot)
+        val new = ByteArray(unseen.size * size)
+        unseen.forEachIndexed { index, row -> codes.copyInto(new, index * size, row * size, (row + 1) * size) }
+        val seen = state.samples.where { state.samples.labels[it] == slot && state.samples.pending[it] }.size
+        if (unseen.isNotEmpty()) knowledge.take(Samples.observed(manifest.latent.shape, slots, new, slot, seen))
+        return unseen.size
     }
 
     /**
@@ -151,7 +136,7 @@ public class BlockingLearner internal constructor(
             if (samples.pending.none { it }) {
                 throw InputException("nothing was observed since the last update; observe labelled images first")
             }
-            val known = state.values.getValue(MASK)
+            val known = state.values.getValue(Knowledge.MASK)
             val count = state.values.required("count").data
             val mask = FloatArray(slots) { if (count[it] > 0) 1f else known.data[it] }
             samples.where { samples.pending[it] }.forEach { mask[samples.labels[it]] = 1f }
@@ -159,12 +144,12 @@ public class BlockingLearner internal constructor(
             val phases = schedule.phases.size
             Forecast
                 .of(manifest, machine.runtimeName, cloud.size, samples.size, phases)
-                .checkRoom(budget, machine.takenMb, store.folder)
+                .checkRoom(budget, machine.takenMb, knowledge.store.folder)
             val (report, values) =
-                machine.withThreads(budget.threads) { program ->
+                inMemory(budget.threads) { program ->
                     Update(
                         program,
-                        state.values + (MASK to FloatTensor(known.shape, mask)),
+                        state.values + (Knowledge.MASK to FloatTensor(known.shape, mask)),
                         known,
                         all.select(all.where { mask[all.labels[it]] > 0 }),
                         schedule,
@@ -174,7 +159,7 @@ public class BlockingLearner internal constructor(
                         onProgress::onProgress,
                     ).run()
                 }
-            if (report.accepted) keepUpdate(values)
+            if (report.accepted) knowledge.keepUpdate(values)
             report
         }
 
@@ -183,26 +168,7 @@ public class BlockingLearner internal constructor(
      *
      * @throws StateException if there is no update to take back.
      */
-    public fun rollback(): Unit =
-        guarded {
-            val version =
-                state.beforeUpdate
-                    ?: throw StateException("there is no update to roll back; the state is that of the bundle or was rolled back")
-            val before = store.loadVersion(version)
-            val later = state.samples.select(state.samples.where { state.samples.pending[it] }) // observed since then
-            val earlier = recovered(before)
-            val chunks = earlier.chunks + replay.append(later)
-            var values = state.values.keys.associateWith { before.tensors.getValue(it).toFloats() }
-            values =
-                if (sameFeatures(values)) {
-                    values + ClosedForm.STATISTICS.filter(values::containsKey).associateWith(state.values::getValue)
-                } else {
-                    closedForm.observed(values, later.select(later.where { !later.heldBack[it] }))
-                }
-            val info = before.info + mapOf("classes" to state.classes, "chunks" to chunks.map(Chunk::toInfo))
-            save(values, earlier.samples + later, info - ROLLBACK)
-            collectGarbage()
-        }
+    public fun rollback(): Unit = guarded { knowledge.rollback() }
 
     /**
      * Takes a class out: its samples, its part of the closed form's statistics, its place among the answers. Its slot
@@ -216,25 +182,13 @@ public class BlockingLearner internal constructor(
                 throw InputException("no class '$label' here. Known: ${state.classes.joinToString(", ")}")
             }
             val slot = state.classes.indexOf(label)
-            val known = state.values.getValue(MASK)
+            val known = state.values.getValue(Knowledge.MASK)
             val mask = FloatTensor(known.shape, known.data.copyOf().also { it[slot] = 0f })
             if (mask.data.all { it == 0f }) {
                 throw InputException("'$label' is the only class that is known; teach another one first")
             }
-            val samples = state.samples
-            val counted = samples.select(samples.where { samples.labels[it] == slot && !samples.heldBack[it] })
-            val values = closedForm.forgotten(state.values + (MASK to mask), slot, counted)
-            val rest = samples.select(samples.where { samples.labels[it] != slot })
-            val chunks = replay.append(rest)
-            save(values, rest, state.info - ROLLBACK + ("chunks" to chunks.map(Chunk::toInfo)))
-            collectGarbage()
+            knowledge.forget(slot, mask)
         }
-
-    /** Whether other values make the same features as the present ones: only heads differ. */
-    private fun sameFeatures(values: Values): Boolean =
-        manifest.state
-            .filter { it.kind == "parameter" && !it.name.startsWith("head.") }
-            .all { values.getValue(it.name).data.contentEquals(state.values.getValue(it.name).data) }
 
     /** Ends what is going on, and lets others use the state. */
     override fun close() {
@@ -245,52 +199,35 @@ public class BlockingLearner internal constructor(
         }
     }
 
-    private fun keepUpdate(values: Values) {
-        val version = state.version.toLong()
-        val changes = mapOf("updates" to state.updates + 1L, "before_update" to version, "keep" to listOf(version))
-        save(values, state.samples.settled(), state.info + changes)
-    }
-
-    private fun save(
-        values: Values,
-        samples: Samples,
-        info: Map<String, Any?>,
-    ) {
-        if (closing) throw closed()
-        val tensors = manifest.state.associate { it.name to Tensor.of(values.required(it.name)) }
-        adopt(store.save(tensors + samples.flags() + fingerprint, info))
-    }
-
-    private fun recovered(snapshot: Snapshot): ReplayStore.Recovered {
-        val found = replay.recover(Chunk.listOf(snapshot.info), snapshot.tensors)
-        found.notes.filterNot(store.notes::contains).forEach(store.notes::add)
-        return found
-    }
-
-    private fun adopt(snapshot: Snapshot) {
-        val values = checkedValues(snapshot, manifest, "The saved state in ${store.folder}", asState)
-        val found = recovered(snapshot)
-        val info = snapshot.info + ("chunks" to found.chunks.map(Chunk::toInfo))
-        state = LearnerState(snapshot.version, values, found.samples, found.chunks, info)
-    }
-
-    private fun collectGarbage() = replay.collectGarbage(store.infos().flatMap(Chunk::listOf))
+    /** Runs on the program with so many threads; what is wrong with the memory becomes an error that says so. */
+    private fun <T> inMemory(
+        threads: Int?,
+        use: (Machine) -> T,
+    ): T =
+        try {
+            machine.withThreads(threads, use)
+        } catch (reason: OutOfMemoryError) {
+            throw CheckFailedException(
+                "the update ran out of memory; nothing was changed. End other programs or build the bundle with a smaller batch",
+                reason,
+            )
+        }
 
     private fun encode(images: Images): FloatTensor =
         machine.inBatches("encode", emptyMap(), "images", images.rowsFor(manifest.task.input), "latents")
 
     private fun <T> guarded(use: () -> T): T =
         guard.withLock {
-            if (closing) throw closed()
+            checkOpen()
             use()
         }
 
-    private fun closed() = InputException("this learner was closed; open it again")
+    private fun checkOpen() {
+        if (closing) throw InputException("this learner was closed; open it again")
+    }
 
     public companion object {
-        private const val MASK = "class_mask"
         private const val LONGEST_NAME = 200
-        private val ROLLBACK = setOf("before_update", "keep")
 
         /**
          * Opens a bundle and what the device has learned with it.
@@ -310,5 +247,34 @@ public class BlockingLearner internal constructor(
             runtime: Runtime,
             options: Options = Options(),
         ): BlockingLearner = openLearner(bundle, state, runtime, options)
+
+        /**
+         * Gives a state, learned with an older bundle, to a new one; the older bundle need not be there any more.
+         *
+         * Where the plans agree, trained tensors, statistics, classes and samples are taken over as they are. Where only
+         * the frozen layers do, the new bundle learns the stored samples by an update of its own, which is checked like
+         * any other. Everything is decided before anything is written, and then written by one rename. Nobody may have
+         * the state open.
+         *
+         * @param bundle the new one, a folder or a zip.
+         * @param state the folder of what was learned with the older one.
+         * @param budget of the update, if there is one; [method] and [onProgress] too, as for [update].
+         * @return what became of it; open the new bundle with the same folder then.
+         * @throws BundleException as for [open].
+         * @throws StateException if the new bundle can't use the state: other frozen layers, too few slots, or a learned
+         * class without stored samples. Nothing was changed.
+         * @throws CheckFailedException if the update does not fit the budget. Nothing was changed.
+         */
+        @JvmStatic
+        @JvmOverloads
+        public fun adopt(
+            bundle: Path,
+            state: Path,
+            runtime: Runtime,
+            options: Options = Options(),
+            budget: Budget = Budget(),
+            method: String = Update.AUTO,
+            onProgress: ProgressListener = ProgressListener {},
+        ): Adoption = adoptState(bundle, state, runtime, options, {}) { it.update(budget, method, onProgress) }
     }
 }

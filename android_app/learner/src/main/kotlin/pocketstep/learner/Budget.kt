@@ -62,17 +62,13 @@ internal class Meter(
         private set
 
     init {
-        try {
-            File("/proc/self/clear_refs").writeText("5") // starts the peak anew, where the system allows it
-        } catch (_: IOException) {
-            // the peak then is that of the process so far
-        }
+        resetPeak()
     }
 
     val seconds: Double get() = (System.nanoTime() - start) / NANOS
 
     /** Peak resident memory above where the update began, MiB; 0 where the system does not tell. */
-    val peakMb: Double get() = maxOf(0.0, statusMb("VmHWM") - idle)
+    val peakMb: Double get() = maxOf(0.0, highestMb() - idle)
 
     /** Whether another step may begin. */
     fun hasTime(): Boolean {
@@ -104,6 +100,18 @@ internal class Meter(
 
 /** Resident memory of this process, MiB (Linux and Android; 0 elsewhere). */
 internal fun residentMb(): Double = statusMb("VmRSS")
+
+/** Highest resident memory since [resetPeak], MiB. */
+internal fun highestMb(): Double = statusMb("VmHWM")
+
+/** Starts the peak anew, where the system allows it; else it is that of the process so far. */
+internal fun resetPeak() {
+    try {
+        File("/proc/self/clear_refs").writeText("5")
+    } catch (_: IOException) {
+        return
+    }
+}
 
 private fun statusMb(field: String): Double = kibibytes(File("/proc/self/status"), field)?.div(KIB) ?: 0.0
 

@@ -40,6 +40,15 @@ public class MissingToolException(
     cause: Throwable? = null,
 ) : PocketstepException(message, cause)
 
+/** Its kind as the exit codes of the command lines have it: 1 a check failed, 2 bad input, 3 a tool is missing. */
+internal val PocketstepException.exitCode: Int
+    get() =
+        when (this) {
+            is CheckFailedException -> 1
+            is MissingToolException -> 3
+            else -> 2
+        }
+
 /** Which kind of error a reader raises: bundles, states and other input read alike and differ in this. */
 internal typealias Failure = (message: String, cause: Throwable?) -> InputException
 

@@ -63,7 +63,8 @@ internal class Forecast private constructor(
         private const val KIB = 1024.0
         private const val FLOAT = 4.0
         private const val BEGUN = 5 // copies of the state that an update holds
-        private const val SLACK = 3 * MIB
+        private const val FED = 2 // batches of inputs that exist at once
+        private const val SLACK = 7 * MIB
         private const val HEADERS = 2 * 65_536.0
 
         /** Foretells an update from [cloud] and [device] samples; each of its [phases] ends with a candidate state. */
@@ -81,7 +82,8 @@ internal class Forecast private constructor(
             val outputs = manifest.signatures["classify"]?.outputs.orEmpty()
             val features = outputs.firstOrNull { it.name == "features" }?.shape?.last() ?: 0
             val rows = (cloud + device) * (2 * sample + 2 * features * FLOAT)
-            val data = rows + cloud * sample + BEGUN * state + phases * trained + SLACK
+            val fed = manifest.signatures.values.maxOf { signature -> signature.inputs.sumOf { product(it.shape) } } * FLOAT
+            val data = rows + cloud * sample + BEGUN * state + phases * trained + FED * fed + SLACK
             val disk = state + 2.0 * device + HEADERS
             return Forecast(measured ?: guessed(manifest, runtime), data, disk, measured != null)
         }

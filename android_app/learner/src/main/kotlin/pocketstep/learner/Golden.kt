@@ -38,15 +38,17 @@ public object Golden {
         threads: Int = 2,
     ): List<CallReport> = Machine(bundle, runtime, threads).use { replay(bundle, it) }
 
+    /** @param values filled with all inputs and outputs as the last calls left them, for who wants to call on. */
     internal fun replay(
         bundle: Bundle,
         machine: Machine,
+        values: MutableMap<String, FloatTensor> = LinkedHashMap(),
     ): List<CallReport> {
         val trace = bundle.tensors(FILE)
         val text = trace.metadata["calls"].orEmpty().toByteArray()
         val calls = Json.parse(text, "the golden trace's list of calls", asBundle) as? List<*> ?: emptyList<Any>()
         if (calls.isEmpty()) throw BundleException("the golden trace lists no calls; build the bundle again")
-        val values = LinkedHashMap(shippedState(bundle))
+        values += shippedState(bundle)
         return calls.mapIndexed { index, name ->
             if (name !in bundle.manifest.signatures) {
                 throw BundleException("the golden trace calls '$name', which the manifest does not know")

@@ -89,5 +89,26 @@ public class Learner internal constructor(
             options: Options = Options(),
             dispatcher: CoroutineDispatcher = Dispatchers.Default,
         ): Learner = withContext(dispatcher) { Learner(BlockingLearner.open(bundle, state, runtime, options), dispatcher) }
+
+        /**
+         * Gives a state, learned with an older bundle, to a new one; see [BlockingLearner.adopt]. Cancelling it changes
+         * nothing.
+         *
+         * @param onProgress hears of every step of the update, if there is one, on the thread that trains.
+         */
+        public suspend fun adopt(
+            bundle: Path,
+            state: Path,
+            runtime: Runtime,
+            options: Options = Options(),
+            budget: Budget = Budget(),
+            method: String = "auto",
+            dispatcher: CoroutineDispatcher = Dispatchers.Default,
+            onProgress: ProgressListener = ProgressListener {},
+        ): Adoption =
+            withContext(dispatcher) {
+                val context = currentCoroutineContext()
+                adoptState(bundle, state, runtime, options, { context.ensureActive() }) { it.update(budget, method, onProgress) }
+            }
     }
 }

@@ -27,3 +27,26 @@ internal fun openLearner(
         throw reason
     }
 }
+
+/** Gives a state to a new bundle; see [BlockingLearner.adopt]. */
+internal fun adoptState(
+    bundle: Path,
+    state: Path,
+    runtime: Runtime,
+    options: Options,
+    onCheckpoint: () -> Unit,
+    update: (BlockingLearner) -> UpdateReport,
+): Adoption {
+    val opened = Bundle.open(bundle, options.trustedKeys)
+    val manifest = opened.manifest
+    return Machine(opened, runtime, options.threads).use { machine ->
+        machine.checkpoint = onCheckpoint
+        FolderLock(state).use { lock ->
+            val floor = ReleaseFloor(state)
+            floor.check(manifest.release, manifest.name)
+            val adoption = Adopter(opened, machine, state, options.storeBytes, lock).run(update)
+            if (adoption.accepted) floor.keep(manifest.release)
+            adoption
+        }
+    }
+}

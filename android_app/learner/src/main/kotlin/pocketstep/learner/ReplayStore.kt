@@ -15,6 +15,9 @@ internal data class Chunk(
     fun toInfo(): Map<String, Any> = linkedMapOf("name" to name, "sha256" to sha256, "count" to count.toLong())
 
     companion object {
+        /** Of a snapshot's info. */
+        const val KEY = "chunks"
+
         private val NAME = Regex("latents-([0-9a-f]{12})\\.safetensors")
         private val SHA256 = Regex("[0-9a-f]{64}")
 
@@ -22,7 +25,7 @@ internal data class Chunk(
 
         /** Reads all of `info["chunks"]`. */
         fun listOf(info: Map<String, Any?>): List<Chunk> =
-            when (val chunks = info["chunks"]) {
+            when (val chunks = info[KEY]) {
                 null -> emptyList()
                 is List<*> -> chunks.map(::fromInfo)
                 else -> throw damaged()
@@ -98,8 +101,8 @@ internal class ReplayStore(
         tensors: Map<String, Tensor>,
     ): Recovered {
         val count = chunks.sumOf { it.count }
-        val pending = flag(tensors, "samples.pending", count)
-        val heldBack = flag(tensors, "samples.held_back", count)
+        val pending = flag(tensors, Samples.PENDING, count)
+        val heldBack = flag(tensors, Samples.HELD_BACK, count)
         val intact = ArrayList<Chunk>()
         val parts = ArrayList<Samples>()
         val notes = ArrayList<String>()

@@ -88,7 +88,7 @@ internal class Samples(
     fun settled(): Samples = Samples(latentShape, slots, latents, labels, softTargets, hasSoft, heldBack, origin, BooleanArray(size))
 
     /** What a snapshot keeps of the samples, as its tensors: what an update changes about them. */
-    fun flags(): Map<String, Tensor> = mapOf("samples.pending" to Tensor.of(pending), "samples.held_back" to Tensor.of(heldBack))
+    fun flags(): Map<String, Tensor> = mapOf(PENDING to Tensor.of(pending), HELD_BACK to Tensor.of(heldBack))
 
     private fun IntArray.copyRows(
         from: Any,
@@ -99,6 +99,9 @@ internal class Samples(
     companion object {
         const val CLOUD: Byte = 0
         const val DEVICE: Byte = 1
+        const val PENDING = "samples.pending"
+        const val HELD_BACK = "samples.held_back"
+        val FLAGS = setOf(PENDING, HELD_BACK)
 
         /** Every fifth observed image judges updates instead of training them. */
         private const val HELD_BACK_EVERY = 5

@@ -26,9 +26,9 @@ private val asDamaged: Failure = ::DamagedException
  * What the device has learned: numbered snapshots that a crash can't tear and damage can't slip into, in files that the
  * Python device package reads and writes too. Hold the folder's [FolderLock] while using it.
  */
-internal class StateStore(
+internal open class StateStore(
     val folder: Path,
-    private val bundleId: String,
+    protected val bundleId: String,
 ) {
     /** What went wrong without stopping anything, in sentences for the user. */
     val notes = ArrayList<String>()
@@ -46,13 +46,14 @@ internal class StateStore(
     /**
      * The newest snapshot that is intact; null if there never was one. Damaged ones are passed over and noted.
      *
+     * @param anyBundle whether it may belong to another bundle: for adopting it.
      * @throws StateException if all are damaged, or one belongs to another bundle or to a newer pocketstep.
      */
-    fun load(): Snapshot? {
+    open fun load(anyBundle: Boolean = false): Snapshot? {
         val versions = versions()
         for (version in versions.asReversed()) {
             try {
-                return loadVersion(version).also { good = version }
+                return loadVersion(version, anyBundle).also { good = version }
             } catch (problem: DamagedException) {
                 if (problem.cause is AccessDeniedException) throw StateException(problem.message!!, problem) // maybe intact
                 notes.add("${problem.message} An older state is used instead.")
@@ -95,7 +96,7 @@ internal class StateStore(
     }
 
     /** The info of every intact snapshot, whatever its bundle: what they refer to must not be removed. */
-    fun infos(): List<Map<String, Any?>> =
+    open fun infos(): List<Map<String, Any?>> =
         versions().mapNotNull {
             try {
                 loadVersion(it, anyBundle = true).info
@@ -105,7 +106,7 @@ internal class StateStore(
         }
 
     /** Saves a new snapshot, then removes all but it, the one before it, and those in `info["keep"]`. */
-    fun save(
+    open fun save(
         tensors: Map<String, Tensor>,
         info: Map<String, Any?>,
     ): Snapshot {

@@ -98,6 +98,18 @@ class CorpusTest {
         Files.delete(path)
     }
 
+    /** What an update will take, by the same formula. */
+    @Test
+    fun forecastsAreTheSame() {
+        val manifest = Bundle.open(Paths.get(System.getProperty("pocketstep.bundle"))).manifest
+        val lines = Files.readAllLines(folder!!.resolve("exchange/forecast.properties"))
+        assertEquals(2, lines.size)
+        for ((runtime, numbers) in lines.map { it.split("=") }) {
+            val found = Forecast.of(manifest, runtime, cloud = 100, device = 50, phases = 3)
+            assertEquals(numbers, listOf(found.program, found.data, found.disk).joinToString(" ") { "${it.toLong()}" })
+        }
+    }
+
     private fun sameVerdicts(
         kind: String,
         least: Int,

@@ -1,0 +1,162 @@
+"""A board over ssh: copies the device package, wheels and the bundle, runs, brings the report back, cleans up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pocketstep.validate.board import Board, start
+from pocketstep.validate.errors import TargetError
+from pocketstep.validate.shell import SshShell
+from pocketstep.validate.targets import Job, UnsupportedError, finished, no_report
+from pocketstep.validate.wheels import NO_WHEELS, compile_for, device_package, site
+
+_PROBE = (
+    "import json, os, platform, shutil, sys; print(json.dumps({'python': '%d.%d' % sys.version_info[:2], "
+    "'machine': platform.machine(), 'libc': platform.libc_ver()[1], "
+    "'free_mb': shutil.disk_usage(sys.argv[1]).free // 2**20}))"
+)
+_GLIBC = {"litert": (2, 34)}
+"""What a runtime's library needs on aarch64, whatever its wheel says; JetPack 5 and Debian 11 have 2.31."""
+_ROOM_MB = 120
+_SHORT = 60.0
+
+
+class SshTarget:
+    """A board that can be logged into without a password, with Python 3.10 or newer.
+
+    Args:
+        name: as the user wrote it.
+        host: ``user@machine``.
+        port: None for ssh's own.
+        folder: where to work; the board's temporary folder where empty.
+        shell: how it is spoken to, where that is known already.
+    """
+
+    def __init__(self, name: str, host: str, port: int | None, folder: str, shell: SshShell | None = None) -> None:
+        self.name = name
+        self.runtimes: Sequence[str] = ("litert", "tflite", "executorch")
+        self._shell = shell or SshShell(host, port)
+        self._parent = folder
+        self._folder = ""
+        self._facts: dict[str, Any] = {}
+        self._there: set[str] = set()
+
+    def validate(self, job: Job) -> bytes:
+        """See :class:`Target`."""
+        if not self._folder:
+            self._begin()
+        python = self._environment(job.runtime)
+        bundle = self._bundle(job.bundle)
+        report = f"{self._folder}/report.json"
+        words = [*python, "-m", "pocketstep_device", *job.words(bundle, report)]
+        command = f"cd {self._folder} && rm -f report.json && echo $$ > pid && exec env {shlex.join(words)}"
+        done = self._shell.run(f"sh -c {shlex.quote(command)}", timeout=job.timeout)
+        finished(done, self.name)
+        found = self._shell.run(f"cat {report}", timeout=_SHORT)
+        if found.returncode:
+            raise no_report(done, self.name)
+        return found.stdout
+
+    def close(self) -> None:
+        """Ends a runner that still runs, and removes the working folder."""
+        if self._folder:
+            with contextlib.suppress(TargetError):
+                command = f"kill $(cat {self._folder}/pid) 2>/dev/null; rm -rf {self._folder}"
+                self._shell.run(command, timeout=_SHORT)
+            self._folder = ""
+
+    def _begin(self) -> None:
+        """Makes the working folder and asks what the board is."""
+        parent = shlex.quote(self._parent) if self._parent else '"${TMPDIR:-/tmp}"'
+        made = self._shell.checked(
+            f"mktemp -d {parent}/pocketstep.XXXXXX", "Making a folder", timeout=_SHORT
+        ).decode().strip()  # fmt: skip
+        if not made.startswith("/") or shlex.quote(made) != made:
+            raise TargetError("setup", f"{self.name} named its folder {made!r}; give one behind the port: …/data")
+        self._folder = made
+        done = self._shell.run(f"python3 -c {shlex.quote(_PROBE)} {made}", timeout=_SHORT)
+        if done.returncode:
+            raise TargetError("missing tool", f"{self.name} has no python3 of 3.10 or newer; install it there")
+        self._facts = json.loads(done.stdout)
+        if self._facts["free_mb"] < _ROOM_MB:
+            free = self._facts["free_mb"]
+            raise TargetError("disk full", f"{self.name} has {free} MiB free in {made}; {_ROOM_MB} are needed")
+
+    def _environment(self, runtime: str) -> list[str]:
+        """The command of a Python there that has the device package and a runtime."""
+        package = f"{self._folder}/package"
+        if "package" not in self._there:
+            with tempfile.TemporaryDirectory() as folder:
+                device_package(Path(folder))
+                compile_for(Path(folder), self._facts["python"])
+                self._shell.put(Path(folder), package)
+            self._there.add("package")
+        if runtime == "executorch":  # its binding needs torch: the board's own, such as JetPack's
+            if self._shell.run("python3 -c 'import executorch'", timeout=_SHORT).returncode:
+                raise UnsupportedError(f"{self.name} has no executorch; pip install executorch there, with its torch")
+            return [f"PYTHONPATH={package}", "python3"]
+        wheels = f"{self._folder}/{runtime}"
+        if runtime not in self._there:
+            self._check(runtime)
+            self._shell.put(site(runtime, self._facts["python"], self._facts["machine"]), wheels)
+            self._there.add(runtime)
+        return [f"PYTHONPATH={package}:{wheels}", "python3", "-S"]
+
+    def _check(self, runtime: str) -> None:
+        machine, libc = self._facts["machine"], self._facts["libc"]
+        if (reason := NO_WHEELS.get((runtime, machine))) is not None:
+            raise UnsupportedError(reason)
+        found = tuple(int(part) for part in libc.split(".")[:2] if part.isdigit())
+        if machine == "aarch64" and found and found < _GLIBC.get(runtime, (0,)):
+            raise UnsupportedError(f"{runtime} needs glibc 2.34 and {self.name} has {libc}; ask for --runtime tflite")
+
+    def _bundle(self, bundle: Path) -> str:
+        """Copies a bundle, once; its path there."""
+        place = f"{self._folder}/bundle"
+        if str(bundle) not in self._there:
+            self._shell.run(f"rm -rf {place}", timeout=_SHORT)
+            self._shell.put(bundle, place)
+            self._there = {item for item in self._there if "/" not in item and not item.endswith(".bundle")}
+            self._there.add(str(bundle))
+        return place
+
+
+class BoardTarget:
+    """The emulated board, started at the first job in a fresh folder, and spoken to like any other."""
+
+    name = "emulator:board"
+
+    def __init__(self) -> None:
+        self.runtimes: Sequence[str] = ("litert", "tflite")
+        self._board: Board | None = None
+        self._ssh: SshTarget | None = None
+        self._folder = Path()
+
+    def validate(self, job: Job) -> bytes:
+        """See :class:`Target`."""
+        if self._ssh is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="pocketstep-board-"))
+            self._board = start(self._folder, memory_mb=512)
+            self._ssh = SshTarget(self.name, "", None, "/data", self._board.shell)
+        try:
+            return self._ssh.validate(job)
+        except TargetError as error:
+            if isinstance(error, UnsupportedError) or self._board is None:
+                raise
+            raise self._board.explained(error) from error
+
+    def close(self) -> None:
+        """Stops the board and removes its disk."""
+        if self._board is not None:
+            self._board.stop()
+            self._board, self._ssh = None, None
+        if self._folder != Path():
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = Path()

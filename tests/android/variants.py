@@ -1,0 +1,27 @@
+"""Bundles made of another one: other facts in the manifest, fewer programs and files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pocketstep_device.bundle_writer import write_bundle
+
+FOR_ANDROID = ("litert", "executorch")
+
+
+def write_variant(
+    bundle: Path, target: Path, golden: bool = False, classes: Sequence[str] | None = None, **facts: Any
+) -> Path:
+    """The bundle without programs of other systems, with other classes and other facts of its manifest."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    runtimes = {name: entry for name, entry in manifest["runtimes"].items() if name in FOR_ANDROID}
+    wanted = {entry["file"] for entry in runtimes.values()} | {"state.safetensors", "replay.safetensors"}
+    wanted |= {"golden.safetensors"} if golden else set()
+    files = {name: bundle / name for name in manifest.pop("files") if name in wanted}
+    task = {**manifest["task"], **({"classes": list(classes)} if classes else {})}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_bundle(target, {**manifest, "runtimes": runtimes, "task": task, **facts}, files)
+    return target
