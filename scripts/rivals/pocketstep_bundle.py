@@ -68,6 +68,7 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
     row = json.loads(pocketstep("bench", "step", bundle, *times, *runtime))["rows"][0]
     seconds, fastest = row["seconds"], row["fastest"]["step"]
     result = {"seconds": seconds["step"], "fastest": fastest, "encode_seconds": seconds["encode"], "notes": note}
+    result["over_exact"] = row["over_exact"]
     if options.skip_memory:
         return result
     rows = json.loads(pocketstep("bench", "memory", bundle, "--threads", str(options.threads), *runtime))["rows"]
