@@ -56,7 +56,7 @@ def without_transposes() -> Iterator[None]:
             if node.meta.get(SAME_BYTES) != TO_NHWC:
                 ChannelsLastTaggedReshapePass.mark_as_nhwc_node(node)
 
-    class Permutation(usual):  # type: ignore[misc, valid-type]
+    class Permutation(usual):  # type: ignore[misc]
         """ExecuTorch's writer of permutations, which writes no operator for these."""
 
         def define_node(self, node: fx.Node, graph: Any, ids: dict[fx.Node, int], handle: int) -> None:
