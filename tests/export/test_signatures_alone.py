@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import struct
 from pathlib import Path
 
@@ -87,7 +86,6 @@ def test_what_is_loaded() -> None:
 
     class Thing:
         def __init__(self, name: str) -> None:
-            gc.collect()
             self.name, self.beside = name, set(alive)
             made.append(name)
             alive.add(name)

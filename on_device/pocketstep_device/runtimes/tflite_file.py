@@ -1,4 +1,4 @@
-"""A bundle's ``.tflite`` program as the interpreter gets it: one signature at a time, and in memory only what it uses."""
+"""A bundle's ``.tflite`` program as interpreters get it: one signature at a time, in memory only what it uses."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from mmap import mmap
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 _SUBGRAPHS, _SIGNATURES = 2, 7
 """Fields of the schema's ``Model``."""
@@ -20,7 +20,7 @@ _KEY, _SUBGRAPH_INDEX = 2, 4
 _LEAST = struct.pack("<I", 1)
 """Operators that other signatures keep: with none LiteRT takes XNNPACK away from all."""
 
-Content = Union[bytes, bytearray, mmap]
+Content = bytes | bytearray | mmap
 
 
 class _Table(NamedTuple):

@@ -32,7 +32,7 @@ def without_transposes() -> Iterator[None]:
     from executorch.exir.dialects._ops import ops
 
     permute = ops.edge.aten.permute_copy.default
-    usual = visitors[PERMUTE]
+    usual: Any = visitors[PERMUTE]
 
     class Tagged(ChannelsLastTaggedReshapePass):  # type: ignore[misc]
         """ExecuTorch's pass, which knows these permutations."""
@@ -115,9 +115,9 @@ def _bounds(node: fx.Node) -> tuple[float, float | None] | None:
     """Of a clamp that XNNPACK can fuse."""
     if node.target is aten.relu.default:
         return 0.0, None
-    if node.target is not aten.clamp.default or node.args[1] is None:
+    if node.target is not aten.clamp.default:
         return None
-    top = node.args[2] if len(node.args) > 2 else None
-    if top is None:
-        return (0.0, None) if node.args[1] == 0 else None
-    return float(node.args[1]), float(top)
+    low, high = cast(tuple[float | None, float | None], (*node.args[1:], None, None)[:2])
+    if low is None or (high is None and low != 0):
+        return None
+    return float(low), None if high is None else float(high)
