@@ -130,7 +130,6 @@ class Judge:
 
         values, classes = state_of(self._bundle, parts)
         rows = np.isin(self._names, classes)
-        values = {**values, "blend": np.zeros(1, np.float32)}
         given = {"latents": self._latents[rows]}
         found = self._machine.in_batches("classify", values, given, "probabilities").argmax(1)
         labels = np.array([classes.index(name) for name in self._names[rows]], np.int64)
