@@ -27,6 +27,8 @@ def initial_parts(bundle: Bundle) -> dict[str, Array]:
 def state_of(bundle: Bundle, parts: Mapping[str, Array]) -> tuple[dict[str, Array], list[str]]:
     """A bundle's state with a fleet's parts in it, and its classes, new ones behind the known.
 
+    It answers with the trained head: the closed form knows nothing of what the fleet saw.
+
     Raises:
         InputError: parts that do not fit, or more classes than slots.
     """
@@ -41,7 +43,7 @@ def state_of(bundle: Bundle, parts: Mapping[str, Array]) -> tuple[dict[str, Arra
     values, _ = placed(bundle.manifest, tensors, classes, parts)
     mask = tensors["class_mask"].copy()
     mask[: len(classes)] = 1
-    return {**tensors, **values, "class_mask": mask}, classes
+    return {**tensors, **values, "class_mask": mask, "blend": np.zeros(1, np.float32)}, classes
 
 
 def next_bundle(bundle: Bundle, parts: Mapping[str, Array], target: Path) -> Bundle:

@@ -22,6 +22,8 @@ from pocketstep_device.judge import per_class_mean
 from pocketstep_device.machine import Machine
 
 OnRound = Callable[[int, float], None]
+STORE_BYTES = 256 * 2**20
+"""Shared memory of the simulation engine: messages lie there, and no more than this of them at a time."""
 
 
 def need_flower() -> None:
@@ -91,9 +93,10 @@ def fleet(
         """All rounds."""
         strategy.start(grid, to_arrays(initial_parts(bundle)), num_rounds=part.rounds, evaluate_fn=evaluate)
 
+    engine: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False, "object_store_memory": STORE_BYTES}
     run_simulation(
         server, client_app(Population(clients.absolute(), Path(bundle.path).absolute(), runtime)), part.clients,
-        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": processes}},
+        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": engine},
     )  # fmt: skip
     if not strategy.rounds:
         raise CheckFailedError("the simulation ended before its first round; run again with --verbose")
@@ -130,7 +133,6 @@ class Judge:
 
         values, classes = state_of(self._bundle, parts)
         rows = np.isin(self._names, classes)
-        values = {**values, "blend": np.zeros(1, np.float32)}
         given = {"latents": self._latents[rows]}
         found = self._machine.in_batches("classify", values, given, "probabilities").argmax(1)
         labels = np.array([classes.index(name) for name in self._names[rows]], np.int64)
