@@ -98,6 +98,7 @@ def test_a_target_cannot_pass_by_claiming_so() -> None:
     "data",
     [b"", b"{", b"[]", b'{"format": 2}', b'{"format": 1}', json.dumps(report(golden={"calls": []})).encode(),
      json.dumps(report(device=3)).encode(), json.dumps(report(forward_passes="x")).encode(),
+     json.dumps(report(extra=math.nan)).encode(),
      json.dumps(report(learning={"predictions": []})).encode(), b" " * (9 * 2**20)],
 )  # fmt: skip
 def test_what_is_no_report_is_an_error(data: bytes) -> None:
