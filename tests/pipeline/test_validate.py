@@ -197,12 +197,14 @@ def test_the_page_escapes_what_targets_say(tmp_path: Path) -> None:
 
 def test_the_support_table_leaves_empty_what_was_not_run() -> None:
     rows = [
-        outcome(report=report()), outcome("error", target="phone", kind="unreachable", reason="x"),
+        outcome(report=report()), outcome(target="emulator:aarch64", report=report()),
+        outcome("error", target="phone", kind="unreachable", reason="x"),
         outcome("unsupported", target="armv7", reason="no wheel"),
     ]  # fmt: skip
     lines = markdown(rows, [("jetson", "tflite"), ("host", "litert")]).splitlines()
     assert lines[2].startswith("| host | litert | pass 2.0e-06 | Cortex-A72, aarch64, Linux 6.1, ai-edge-litert 2.3.0")
-    assert lines[3:] == [
+    assert "| emulated: Cortex-A72" in lines[3]
+    assert lines[4:] == [
         "| phone | litert |  |  |",
         "| armv7 | litert | no: no wheel |  |",
         "| jetson | tflite |  |  |",
