@@ -98,6 +98,7 @@ def test_a_target_cannot_pass_by_claiming_so() -> None:
     "data",
     [b"", b"{", b"[]", b'{"format": 2}', b'{"format": 1}', json.dumps(report(golden={"calls": []})).encode(),
      json.dumps(report(device=3)).encode(), json.dumps(report(forward_passes="x")).encode(),
+     json.dumps(report(extra=math.nan)).encode(),
      json.dumps(report(learning={"predictions": []})).encode(), b" " * (9 * 2**20)],
 )  # fmt: skip
 def test_what_is_no_report_is_an_error(data: bytes) -> None:
@@ -196,12 +197,14 @@ def test_the_page_escapes_what_targets_say(tmp_path: Path) -> None:
 
 def test_the_support_table_leaves_empty_what_was_not_run() -> None:
     rows = [
-        outcome(report=report()), outcome("error", target="phone", kind="unreachable", reason="x"),
+        outcome(report=report()), outcome(target="emulator:aarch64", report=report()),
+        outcome("error", target="phone", kind="unreachable", reason="x"),
         outcome("unsupported", target="armv7", reason="no wheel"),
     ]  # fmt: skip
     lines = markdown(rows, [("jetson", "tflite"), ("host", "litert")]).splitlines()
     assert lines[2].startswith("| host | litert | pass 2.0e-06 | Cortex-A72, aarch64, Linux 6.1, ai-edge-litert 2.3.0")
-    assert lines[3:] == [
+    assert "| emulated: Cortex-A72" in lines[3]
+    assert lines[4:] == [
         "| phone | litert |  |  |",
         "| armv7 | litert | no: no wheel |  |",
         "| jetson | tflite |  |  |",

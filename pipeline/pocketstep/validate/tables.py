@@ -106,7 +106,8 @@ def markdown(outcomes: Sequence[Outcome], not_run: Sequence[tuple[str, str]] = (
     for target, runtime in [*rows, *(row for row in not_run if row not in rows)]:
         own = [cells.get((target, runtime, bundle)) for bundle in bundles]
         found = next((o.report for o in own if o is not None and o.status == "passed" and o.report), None)
-        texts = [target, runtime, *map(_cell, own), device_text(found) if found else ""]
+        emulated = "emulated: " if target.startswith("emulator") else ""
+        texts = [target, runtime, *map(_cell, own), f"{emulated}{device_text(found)}" if found else ""]
         lines.append("| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |")
     return "\n".join(lines) + "\n"
 

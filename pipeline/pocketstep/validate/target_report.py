@@ -23,7 +23,7 @@ def read_report(data: bytes) -> dict[str, Any]:
         TargetError: it is too long, no JSON, of another format, or lacks a field.
     """
     try:
-        report = json.loads(data) if len(data) <= _LONGEST else None
+        report = json.loads(data, parse_constant=_refused) if len(data) <= _LONGEST else None
     except (ValueError, RecursionError):
         report = None
     if not isinstance(report, dict) or report.get("format") != FORMAT:
@@ -42,6 +42,11 @@ def worst_of(figures: Mapping[str, Any]) -> float:
     """``worst`` of a call, a signature or a trace: null stands for what is not finite."""
     value = figures.get("worst")
     return math.inf if value is None else float(value)
+
+
+def _refused(text: str) -> None:
+    """NaN and infinity are no JSON; a report says null."""
+    raise ValueError(text)
 
 
 def _is_trace(report: Mapping[str, Any]) -> bool:
