@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pocketstep_device.errors import InputError
+
+
+class Engine(str, Enum):
+    """What simulates a fleet."""
+
+    flower = "flower"
+    pool = "pool"
 
 
 def decouple(
@@ -99,6 +107,9 @@ def fleet(
         Path | None, typer.Option(help="that all devices have; built from the recipe where not given")
     ] = None,
     data: Annotated[str, typer.Option("--data", help="where the images are, if not where the recipe says")] = "",
+    engine: Annotated[
+        Engine, typer.Option(help="flower: its simulation engine, on Ray; pool: the same apps in a pool of processes")
+    ] = Engine.flower,
     processes: Annotated[int, typer.Option(help="that devices are simulated in")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")] = False,
 ) -> None:
@@ -109,7 +120,7 @@ def fleet(
     from pocketstep.federate.simulate import need_flower
     from pocketstep_device.bundle import Bundle
 
-    need_flower()
+    need_flower(engine.value)
     with Console(quiet=as_json) as console:
         workshop = Workshop(recipe, out / "stages", data)
         part = workshop.recipe.fleet
@@ -117,7 +128,8 @@ def fleet(
             raise InputError("the recipe has no [fleet]: add one, as in models/digits-paths.toml")
         opened = Bundle.open(bundle) if bundle else workshop.bundle(out / "first.bundle", console)
         console.stage(f"{part.clients} devices, {part.rounds} rounds")
-        result = run(part, opened, workshop.material.train, workshop.material.test, out, processes=processes)
+        material = workshop.material
+        result = run(part, opened, material.train, material.test, out, processes=processes, engine=engine.value)
     typer.echo(json.dumps(result)) if as_json else _print_fleet(result, out)
 
 

@@ -36,7 +36,7 @@ REPLAY: dict[str, Any] = {
     "distillation": 1.0,
     "temperature": 2.0,
 }
-ENHANCE = {**REPLAY, "name": "enhance", "epochs": 4, "max_steps": 60, "learning_rate": 0.005}
+ENHANCE = {**REPLAY, "name": "enhance", "epochs": 20, "max_steps": 160}
 AGAIN: dict[str, Any] = {**SOLVE, "name": "closed form again", "refresh": True}
 
 

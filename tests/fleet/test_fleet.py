@@ -181,3 +181,31 @@ def test_paths_in_a_manifest_are_checked(tmp_path: Path) -> None:
             toys.write_bundle(tmp_path / "bad.bundle", manifest, toy.toy_files(6))
     plain = Bundle.open(toys.bundle(tmp_path / "plain.bundle", paths=False))
     assert b'"paths"' not in plain.manifest.to_json()  # older readers know no such field
+
+
+@pytest.mark.parametrize("clients", [6, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_fleet_in_a_pool_of_processes(tmp_path: Path, clients: int) -> None:
+    """Forked processes, so that they have the toy's runtime too; memory does not grow with the number of devices."""
+    import resource
+
+    from pocketstep.data import Dataset
+    from pocketstep.federate.simulate import fleet
+    from pocketstep.recipe import FleetRecipe
+
+    bundle = Bundle.open(toys.bundle(tmp_path / "first.bundle"))
+    names = (*toy.CLASSES, NEW)
+    images = [np.concatenate([toy.images(name, 40, seed=s) for name in names]) for s in (1, 2)]
+    seen, test = (Dataset(i, np.repeat(np.arange(3), 40), names) for i in images)
+    part = FleetRecipe(
+        clients=clients, rounds=2, share=1.0, method="critical-paths", classes_per_client=2, images_per_client=20
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = fleet(part, bundle, seen, test, tmp_path, engine="pool")
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"server +{grown:.0f} MiB, largest device process {children:.0f} MiB")
+    assert [r["used"] + r["rejected"] + r["failed"] for r in result["rounds"]] == [clients] * 2
+    assert result["rounds"][0]["used"] >= 0.9 * clients
+    assert result["classes"] == list(names)
+    assert result["accuracy"][-1] > 0.6
+    assert grown < 300

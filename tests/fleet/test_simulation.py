@@ -1,4 +1,4 @@
-"""Flower's simulation engine with LiteRT devices: processes of its own, so slow."""
+"""Simulated fleets with LiteRT devices: processes of its own, so slow."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ pytest.importorskip("ray", reason="Flower's simulation engine is an extra: pip i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("clients", "share"), [(4, 1.0), (1000, 0.1)])
-def test_a_simulated_fleet(bundle_path: Path, digits: Any, tmp_path: Path, clients: int, share: float) -> None:
-    """All devices that are asked answer, and the next bundle knows the class that several of them found."""
+@pytest.mark.parametrize(("engine", "clients", "share"), [("pool", 4, 1.0), ("flower", 4, 1.0), ("pool", 1000, 0.1)])
+def test_a_simulated_fleet(
+    bundle_path: Path, digits: Any, tmp_path: Path, engine: str, clients: int, share: float
+) -> None:
+    """Nearly all devices that are asked answer (one may refuse its own update), and the next bundle knows the class that several of them found."""
     from pocketstep.federate.simulate import fleet
     from pocketstep.recipe import load_recipe
     from pocketstep_device.bundle import Bundle
@@ -22,8 +24,9 @@ def test_a_simulated_fleet(bundle_path: Path, digits: Any, tmp_path: Path, clien
     part = load_recipe("digits-paths").fleet
     assert part
     part = replace(part, clients=clients, share=share, rounds=1, classes_per_client=3, images_per_client=20)
-    result = fleet(part, Bundle.open(bundle_path), *digits, tmp_path)
+    result = fleet(part, Bundle.open(bundle_path), *digits, tmp_path, engine=engine)
     done = result["rounds"][0]
-    assert done["used"] == done["asked"] == round(clients * share)
+    assert done["asked"] == round(clients * share)
+    assert done["used"] >= 0.9 * done["asked"]
     assert result["accuracy"][-1] > 0.5
     assert result["classes"] == [str(n) for n in range(10)]

@@ -26,9 +26,10 @@ STORE_BYTES = 256 * 2**20
 """Shared memory of the simulation engine: messages lie there, and no more than this of them at a time."""
 
 
-def need_flower() -> None:
-    """Raises MissingToolError unless Flower and its simulation engine are installed."""
-    missing = [name for name in ("flwr", "ray") if importlib.util.find_spec(name) is None]
+def need_flower(engine: str) -> None:
+    """Raises MissingToolError unless Flower, and for the engine ``flower`` Ray, are installed."""
+    needed = ("flwr", "ray") if engine == "flower" else ("flwr",)
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingToolError(f"{missing[0]} is not installed: pip install 'pocketstep[fleet]'")
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -37,7 +38,7 @@ def need_flower() -> None:
 
 def fleet(
     part: FleetRecipe, bundle: Bundle, data: Dataset, test: Dataset, out: Path, *, runtime: str = "litert",
-    processes: int = 2, on_round: OnRound | None = None,
+    processes: int = 2, engine: str = "flower", on_round: OnRound | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Runs a fleet and writes ``next.bundle`` and ``fleet.json``.
 
@@ -49,6 +50,7 @@ def fleet(
         out: folder; a population of an earlier run there is replaced.
         runtime: of the devices.
         processes: that devices are simulated in, one after the other in each.
+        engine: ``flower``, its simulation engine on Ray; or ``pool``, the same apps in a pool of processes.
         on_round: told of each round's accuracy.
 
     Returns:
@@ -58,14 +60,12 @@ def fleet(
         MissingToolError: Flower is not installed.
         CheckFailedError: no round of the simulation was finished.
     """
-    need_flower()
-    from flwr.app import ArrayRecord, Context, MetricRecord
-    from flwr.serverapp import Grid, ServerApp
-    from flwr.simulation import run_simulation
+    need_flower(engine)
+    from flwr.app import ArrayRecord, MetricRecord
 
     from pocketstep.federate.aggregate import PLAIN, Defence
-    from pocketstep.federate.client import client_app
     from pocketstep.federate.next_bundle import initial_parts, next_bundle
+    from pocketstep.federate.pool import PoolGrid
     from pocketstep.federate.population import Population, write_population
     from pocketstep.federate.records import from_arrays, to_arrays
     from pocketstep.federate.strategy import PartsAverage
@@ -86,18 +86,15 @@ def fleet(
             on_round(number, curve[-1])
         return MetricRecord({"accuracy": curve[-1]})
 
-    server = ServerApp()
-
-    @server.main()
-    def main(grid: Grid, context: Context) -> None:
-        """All rounds."""
+    def rounds(grid: Any) -> None:
         strategy.start(grid, to_arrays(initial_parts(bundle)), num_rounds=part.rounds, evaluate_fn=evaluate)
 
-    engine: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False, "object_store_memory": STORE_BYTES}
-    run_simulation(
-        server, client_app(Population(clients.absolute(), Path(bundle.path).absolute(), runtime)), part.clients,
-        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": engine},
-    )  # fmt: skip
+    devices = Population(clients.absolute(), Path(bundle.path).absolute(), runtime)
+    if engine == "pool":
+        with PoolGrid(devices, part.clients, processes) as grid:
+            rounds(grid)
+    else:
+        _simulate(rounds, devices, part.clients, processes)
     if not strategy.rounds:
         raise CheckFailedError("the simulation ended before its first round; run again with --verbose")
     made = next_bundle(bundle, last, out / "next.bundle")
@@ -109,6 +106,32 @@ def fleet(
     }  # fmt: skip
     (out / "fleet.json").write_text(json.dumps(result, indent=1))
     return result
+
+
+def _simulate(rounds: Callable[[Any], None], devices: Any, count: int, processes: int) -> None:
+    """In Flower's simulation engine."""
+    from flwr.app import Context
+    from flwr.serverapp import Grid, ServerApp
+    from flwr.simulation import run_simulation
+
+    from pocketstep.federate.client import client_app
+
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        """All rounds."""
+        rounds(grid)
+
+    engine = {"num_cpus": processes, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+    settings: dict[str, Any] = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": engine}
+    try:
+        run_simulation(server, client_app(devices), count, backend_config=settings)
+    except RuntimeError as error:  # its own cause is in the log
+        raise CheckFailedError(
+            f"the simulation engine failed ({error}): --engine pool does without Ray, which does not start on a "
+            "machine that is busy"
+        ) from error
 
 
 class Judge:
