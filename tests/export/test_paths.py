@@ -15,6 +15,8 @@ from pocketstep_device.golden import TOLERANCE, replay
 from pocketstep_device.machine import Machine
 from pocketstep_device.masks import owners
 
+pytestmark = pytest.mark.slow  # two bundles are exported
+
 NEW = "9"
 
 

@@ -16,7 +16,7 @@ pytest.importorskip("ray", reason="Flower's simulation engine is an extra: pip i
 def test_a_simulated_fleet(
     bundle_path: Path, digits: Any, tmp_path: Path, engine: str, clients: int, share: float
 ) -> None:
-    """Nearly all devices that are asked answer (one may refuse its own update), and the next bundle knows the class that several of them found."""
+    """Nearly all that are asked answer (a device may refuse its update); the next bundle knows the class they found."""
     from pocketstep.federate.simulate import fleet
     from pocketstep.recipe import load_recipe
     from pocketstep_device.bundle import Bundle
