@@ -51,16 +51,3 @@ def client_app(open_learner: Open, budget: Budget | None = None) -> ClientApp:
         return Message(content=content, reply_to=message)
 
     return app
-
-
-def from_node_config(context: Context) -> Learner:
-    """The learner that a SuperNode's ``--node-config`` names: ``bundle``, ``state``, ``runtime`` (litert), ``threads``.
-
-    Raises:
-        InputError: see ``Learner.open``.
-    """
-    config = context.node_config
-    return Learner.open(
-        str(config["bundle"]), str(config["state"]), str(config.get("runtime", "litert")),
-        int(config.get("threads", 1)),
-    )  # fmt: skip
