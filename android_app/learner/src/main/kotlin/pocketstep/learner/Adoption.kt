@@ -70,13 +70,19 @@ internal class Adopter(
             val what = if (old == null) "there is no saved state" else "the state is this bundle's already"
             return done("nothing", emptyList(), 0, "$what; nothing to adopt")
         }
-        val names = namesOf(old)
+        val mask = old.tensors[Knowledge.MASK]
+        if (mask == null || mask.shape.size != 1 || !areFacts(old.info, mask.size)) {
+            throw StateException("The saved state does not say which classes it has learned. Restore it from a copy.")
+        }
+        val names = (old.info["classes"] as List<*>).map { it as String }
         val classes = merged(names)
         val mine = Fingerprint.of(machine)
-        val learned = (old.info["updates"] as? Long ?: 0L) > 0
+        val learned = old.info["updates"] != 0L
         if (learned && agrees(mine, old, names)) {
-            store.save(old.tensors, old.info.withoutRollback())
-            val count = old.tensors[Samples.PENDING]?.size ?: 0
+            val taken = Snapshot(old.version, old.tensors, old.info.withoutRollback(), old.bundle)
+            checkedValues(taken, manifest, "The saved state", asState)
+            val count = samplesOf(taken).size
+            store.save(taken.tensors, taken.info)
             return done("state", classes.drop(known.size), count, "the plans agree: the state was taken over as it is")
         }
         val samples = samplesOf(old)
@@ -129,17 +135,8 @@ internal class Adopter(
 
     private fun replayStore(slots: Int) = ReplayStore(folder, manifest.latent.shape, slots, maxBytes)
 
-    private fun namesOf(old: Snapshot): List<String> {
-        val names = (old.info["classes"] as? List<*>)?.filterIsInstance<String>().orEmpty()
-        return names.ifEmpty { throw StateException("The saved state does not name its classes: it was damaged. Restore a copy.") }
-    }
-
     private fun samplesOf(old: Snapshot): Samples {
-        val mask = old.tensors[Knowledge.MASK]
-        if (mask == null || mask.shape.size != 1) {
-            throw StateException("The saved state has no class mask, so it can't be adopted. Open it with its own bundle.")
-        }
-        val found = replayStore(mask.size).recover(Chunk.listOf(old.info), old.tensors)
+        val found = replayStore(old.tensors.getValue(Knowledge.MASK).size).recover(Chunk.listOf(old.info), old.tensors)
         notes += found.notes
         return found.samples
     }

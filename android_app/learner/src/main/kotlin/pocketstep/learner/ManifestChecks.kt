@@ -162,11 +162,15 @@ private fun checkShape(
     }
 }
 
+/** Whether a class or a bundle may be called so. */
+internal fun isName(name: String): Boolean =
+    name.isNotBlank() && name.points <= MAX_MANIFEST_NAME && name.codePoints().noneMatch { Character.getType(it) in CONTROL }
+
 private fun checkName(
     name: String,
     path: String,
 ) {
-    if (name.isBlank() || name.points > MAX_MANIFEST_NAME || name.codePoints().anyMatch { Character.getType(it) in CONTROL }) {
+    if (!isName(name)) {
         failManifest(path, "must be a text of 1 to $MAX_MANIFEST_NAME characters without control characters")
     }
 }

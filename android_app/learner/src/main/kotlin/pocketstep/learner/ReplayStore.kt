@@ -27,9 +27,15 @@ internal data class Chunk(
         fun listOf(info: Map<String, Any?>): List<Chunk> =
             when (val chunks = info[KEY]) {
                 null -> emptyList()
-                is List<*> -> chunks.map(::fromInfo)
+                is List<*> -> chunks.map(::fromInfo).also(::checkOnce)
                 else -> throw damaged()
             }
+
+        private fun checkOnce(chunks: List<Chunk>) {
+            if (chunks.map { it.name }.toSet().size != chunks.size) {
+                throw StateException("The saved state names the same samples twice: it was damaged. Restore it from a copy.")
+            }
+        }
 
         private fun fromInfo(value: Any?): Chunk {
             val entry = (value as? Map<*, *>)?.takeIf { it.keys == setOf("name", "sha256", "count") } ?: throw damaged()

@@ -36,12 +36,14 @@ internal fun checkedValues(
     return values
 }
 
-private fun areFacts(
+/** Whether what lies beside a snapshot's tensors is what a learner of so many class slots writes there. */
+internal fun areFacts(
     info: Map<String, Any?>,
     slots: Int,
 ): Boolean {
     val classes = info["classes"] as? List<*> ?: return false
-    val numbers = listOf(info["updates"], if ("before_update" in info) info["before_update"] else 0L)
-    return classes.isNotEmpty() && classes.all { it is String } && classes.toSet().size == classes.size &&
+    val keep = if ("keep" in info) info["keep"] as? List<*> ?: listOf(null) else emptyList<Any>()
+    val numbers = listOf(info["updates"], if ("before_update" in info) info["before_update"] else 0L) + keep
+    return classes.isNotEmpty() && classes.all { it is String && isName(it) } && classes.toSet().size == classes.size &&
         classes.size <= slots && info["chunks"] is List<*> && numbers.all { it is Long && it >= 0 }
 }
