@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -29,15 +32,55 @@ def digits() -> tuple[Dataset, Dataset]:
     return load_digits(16)
 
 
+class _Builder:
+    """The session's bundle, made by a process of its own while tests run that do not need it."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="pocketstep-bundle-")
+        self._log = Path(self._folder.name) / "log.txt"
+        self.target = Path(self._folder.name) / "digits.bundle"
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # a core is left for the tests
+        with self._log.open("w") as log:
+            command = [sys.executable, __file__, str(self.target)]
+            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+    def finish(self) -> Path:
+        """Waits for it."""
+        assert self._process.wait() == 0, self._log.read_text()[-4000:]
+        return self.target
+
+    def close(self) -> None:
+        """Ends the process, if it still runs, and removes the bundle."""
+        self._process.terminate()
+        self._process.wait()
+        self._folder.cleanup()
+
+
+_BUILDER = pytest.StashKey[_Builder]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begins the bundle where a test wants one and none is given."""
+    wanted = any("bundle_path" in getattr(item, "fixturenames", ()) for item in session.items)
+    if wanted and not os.environ.get(GIVEN_BUNDLE) and not session.config.option.collectonly:
+        session.stash[_BUILDER] = _Builder()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Whatever is left of the bundle goes."""
+    if _BUILDER in session.stash:
+        session.stash[_BUILDER].close()
+
+
 @pytest.fixture(scope="session")
-def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle_path(request: pytest.FixtureRequest) -> Path:
     """A bundle of the digits 0 to 8 with all three runtimes; tests must not change it."""
     if given := os.environ.get(GIVEN_BUNDLE):
         return Path(given)
-    return _build(tmp_path_factory.mktemp("bundle") / "digits.bundle")
+    return request.session.stash[_BUILDER].finish()
 
 
-def _build(target: Path) -> Path:
+def _build(target: Path) -> None:
     from pocketstep.assemble import build_bundle, request_of
     from pocketstep.export.run import Exporters
     from pocketstep.recipe import load_recipe
@@ -50,10 +93,9 @@ def _build(target: Path) -> Path:
         teacher = train_teacher(recipe, material).network
         student = compress(recipe, material, teacher).network
         request = request_of(recipe, material.cloud)
-        bundle = build_bundle(
+        build_bundle(
             student, teacher, request, material.cloud, material.held_back, target, exporters, lambda stage: None
         )
-    return bundle.path
 
 
 @pytest.fixture
@@ -67,3 +109,7 @@ def open_learner(bundle_path: Path, tmp_path: Path) -> Iterator[OpenLearner]:
             return stack.enter_context(Learner.open(bundle, state, runtime))
 
         yield opened
+
+
+if __name__ == "__main__":
+    _build(Path(sys.argv[1]))

@@ -29,7 +29,8 @@ class Budget:
     """Limits of one update.
 
     Attributes:
-        seconds: wall-clock time after which no further training step begins; None for no limit.
+        seconds: wall-clock time after which no further training step begins, nor a phase but the closed form of what
+            was trained; the first phase is always there. None for no limit.
         memory_mb: resident memory above where the update began, in MiB: it does not begin when the forecast is higher,
             and is undone when it took more; None for no limit but the memory that is free.
         disk_mb: bytes that the update may write, in MiB; None for no limit but the space that is free.

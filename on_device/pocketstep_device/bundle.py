@@ -68,7 +68,7 @@ class Bundle:
         source.check_layout(manifest)
         bundle = cls(path, source, manifest, hashlib.sha256(data).hexdigest(), signed_by)
         for name in manifest.files:
-            bundle._copy(name, None)
+            bundle.copy(name, None)
         return bundle
 
     def read(self, name: str) -> bytes:
@@ -78,8 +78,33 @@ class Bundle:
             BundleError: if the manifest does not list it, or it changed.
         """
         content = BytesIO()
-        self._copy(name, content)
+        self.copy(name, content)
         return content.getvalue()
+
+    def copy(self, name: str, target: IO[bytes] | None) -> None:
+        """Streams a listed file through its checks, into ``target`` if there is one.
+
+        Raises:
+            BundleError: as :meth:`read`; ``target`` has wrong bytes then.
+        """
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise self._unlisted(name)
+        digest = hashlib.sha256()
+        with self._source.stream(name) as (file, size):
+            if size != entry.bytes:
+                raise BundleError(
+                    f"{name} of {self.path} has {size} bytes and the manifest says {entry.bytes}: "
+                    "it was cut or changed. Fetch the bundle again."
+                )
+            rest = size
+            while rest and (block := file.read(min(_BLOCK, rest))):
+                digest.update(block)
+                rest -= len(block)
+                if target is not None:
+                    target.write(block)
+        if digest.hexdigest() != entry.sha256:
+            raise BundleError(f"{name} of {self.path} has changed bytes: its digest differs. Fetch the bundle again.")
 
     def tensors(self, name: str) -> tuple[dict[str, Array], dict[str, str]]:
         """The tensors (read-only) and metadata of a safetensors file of the bundle.
@@ -113,24 +138,3 @@ class Bundle:
 
     def _unlisted(self, name: str) -> BundleError:
         return BundleError(f"{self.path} has no file {name!r}. Build the bundle again for the runtime that needs it.")
-
-    def _copy(self, name: str, target: IO[bytes] | None) -> None:
-        """Streams a listed file through its checks, into ``target`` if there is one."""
-        entry = self.manifest.files.get(name)
-        if entry is None:
-            raise self._unlisted(name)
-        digest = hashlib.sha256()
-        with self._source.stream(name) as (file, size):
-            if size != entry.bytes:
-                raise BundleError(
-                    f"{name} of {self.path} has {size} bytes and the manifest says {entry.bytes}: "
-                    "it was cut or changed. Fetch the bundle again."
-                )
-            rest = size
-            while rest and (block := file.read(min(_BLOCK, rest))):
-                digest.update(block)
-                rest -= len(block)
-                if target is not None:
-                    target.write(block)
-        if digest.hexdigest() != entry.sha256:
-            raise BundleError(f"{name} of {self.path} has changed bytes: its digest differs. Fetch the bundle again.")

@@ -91,7 +91,7 @@ def zip_bundle(folder: Path, target: Path) -> None:
             for name in sorted(bundle.manifest.files):
                 info = _zip_info(name, bundle.manifest.files[name].bytes)
                 with archive.open(info, "w") as file:
-                    bundle._copy(name, file)
+                    bundle.copy(name, file)
         temporary.replace(target)
     except OSError as reason:
         raise BundleError(f"{target} can't be written ({reason}). Free some space or choose another path.") from reason

@@ -49,19 +49,20 @@ def _decoder(hint: Any) -> Decoder:
 
 def _object(kind: type) -> Decoder:
     fields = {name: _decoder(hint) for name, hint in get_type_hints(kind).items()}
+    optional = {f.name for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
 
     def read(value: object, path: str) -> Any:
         if not isinstance(value, dict):
             fail(path, "must be an object")
         if value.keys() != fields.keys():
             for name in fields:
-                if name not in value:
+                if name not in value and name not in optional:
                     fail(join(path, name), "is missing")
             for name in value:
                 if name not in fields:
                     fail(join(path, name[:MAX_NAME]), "is unknown")
         start = f"{path}." if path else ""
-        return kind(**{name: field(value[name], start + name) for name, field in fields.items()})
+        return kind(**{name: field(value[name], start + name) for name, field in fields.items() if name in value})
 
     return read
 

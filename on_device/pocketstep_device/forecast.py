@@ -20,8 +20,11 @@ _BEGUN = 3
 """Copies of the state that an update holds: the saved one, the one at work, and the one that a call gives back."""
 _FED = 1
 """Batches of inputs that exist beside the program, which has its own copy."""
+_COPIED = {"executorch": 3}
+"""Copies of the statistics, whose matrix is the largest tensor that calls take and give, that a runtime's binding
+leaves in the heap: none to five were seen in the same update."""
 _SLACK = 4 * _MIB
-"""What Python, numpy and the allocator take beside. The three are fitted to updates of three networks; SAFETY.md has
+"""What Python, numpy and the allocator take beside. All four are fitted to updates of four networks; SAFETY.md has
 them, and others that they were checked on."""
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -61,8 +64,8 @@ def forecast(manifest: Manifest, runtime: str, cloud: int, device: int, phases: 
     """
     key = "litert" if runtime == "tflite" else runtime
     measured = manifest.cost.get(MEASURED + key)
-    state = sum(math.prod(spec.shape) for spec in manifest.state) * _FLOAT
-    trained = sum(math.prod(s.shape) for s in manifest.state if s.kind in ("parameter", "optimiser", "head")) * _FLOAT
+    state = _bytes(manifest, *(spec.kind for spec in manifest.state))
+    trained = _bytes(manifest, "parameter", "optimiser", "head")
     slots, latent = manifest.task.slots, math.prod(manifest.latent.shape)
     sample = latent + 3 * slots * _FLOAT + 16
     inputs = max(sum(math.prod(t.shape) for t in s.inputs) for s in manifest.signatures.values()) * _FLOAT
@@ -73,10 +76,16 @@ def forecast(manifest: Manifest, runtime: str, cloud: int, device: int, phases: 
         + _BEGUN * state
         + phases * trained
         + _FED * inputs
+        + _COPIED.get(runtime, 0) * _bytes(manifest, "statistics")
         + _SLACK
     )
     program = measured if measured is not None else _guessed(manifest, key)
     return Forecast(int(program), int(data), int(state + 2 * device + 2 * 65_536), measured is not None)
+
+
+def _bytes(manifest: Manifest, *kinds: str) -> int:
+    """Of the state's tensors of these kinds."""
+    return sum(math.prod(spec.shape) for spec in manifest.state if spec.kind in kinds) * _FLOAT
 
 
 def check_room(found: Forecast, budget: Budget, taken_mb: float, folder: Path) -> None:

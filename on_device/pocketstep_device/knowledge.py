@@ -17,7 +17,7 @@ from pocketstep_device.fingerprint import fingerprint
 from pocketstep_device.machine import Machine
 from pocketstep_device.replay import Chunk, ReplayStore, chunks_of
 from pocketstep_device.runtimes import Array
-from pocketstep_device.samples import Samples
+from pocketstep_device.samples import DEVICE, Samples
 from pocketstep_device.shipped import initial_snapshot
 from pocketstep_device.state import Snapshot, StateStore
 from pocketstep_device.state_checks import checked_values
@@ -48,6 +48,26 @@ class Knowledge:
         info = {**self._info, "classes": classes, "chunks": [c.to_info() for c in chunks]}
         self._save(values, samples, info)
         self._collect_garbage()
+
+    @property
+    def values(self) -> Mapping[str, Array]:
+        """The state's tensors by name; not to be written to."""
+        return self._values
+
+    @property
+    def samples(self) -> Samples:
+        """What the device observed, as latents."""
+        return self._samples
+
+    @property
+    def class_names(self) -> list[str]:
+        """All classes in the order of their slots."""
+        return list(self._info["classes"])
+
+    def take_trained(self, values: Mapping[str, Array]) -> None:
+        """Goes on with other trained tensors and the trained head; own samples are to be learned anew with them."""
+        own = replace(self._samples, pending=self._samples.origin == DEVICE)
+        self._save({**self._values, **values, "blend": np.zeros(1, np.float32)}, own, without_rollback(self._info))
 
     def rollback(self) -> None:
         """Takes back the last accepted update; observed images and added classes stay and can be learned again.

@@ -47,9 +47,9 @@ def why_not(bundle: Bundle) -> str:
 
 
 def made_up(latents: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-    """Latents (N, h, w, c) of a class that no network has seen: channels permuted, or the only one negated."""
+    """Latents (N, h, w, c) of a class that no network has seen: channels permuted; one or two are negated."""
     channels = latents.shape[-1]
-    if channels == 1:
+    if channels <= 2:
         return -np.maximum(latents, -127)
     return np.ascontiguousarray(latents[..., SplitMix64(1).permutation(channels)])
 

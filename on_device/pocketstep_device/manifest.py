@@ -67,12 +67,29 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class PathAxis:
+    """Where a trained tensor's critical paths lie: path p, of class slot p, is p * size .. (p + 1) * size of an axis.
+
+    A tensor with two entries holds, of each path, the block where both meet (a head's row and its own features); what
+    lies outside the blocks is zero and stays so.
+    """
+
+    name: str
+    axis: int
+    size: int
+
+
+@dataclass(frozen=True)
 class Plan:
-    """Which parameters are trained, and where the frozen prefix ends."""
+    """Which parameters are trained, and where the frozen prefix ends.
+
+    ``paths`` may be left out: then there are none.
+    """
 
     preset: str
     cut: str
     parameters: tuple[Parameter, ...]
+    paths: tuple[PathAxis, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -198,5 +215,8 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The canonical bytes: keys sorted, indented by one, UTF-8, a newline at the end."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+        fields = dataclasses.asdict(self)
+        if not self.plan.paths:
+            del fields["plan"]["paths"]
+        text = json.dumps(fields, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
         return text.encode("utf-8") + b"\n"

@@ -40,6 +40,7 @@ _PHASE_RANGES = {
     "checks": (0.0, 1e4),
     "freeze": (0.0, 1.0),
     "channels": (0.0, 1.0),
+    "new_paths": (0.0, 100.0),
 }
 """Numbers of a phase that are no hyper-parameters of the program; those must lie in the manifest's own ranges."""
 _CHANNELS = {"grey": 1, "rgb": 3}
@@ -66,6 +67,7 @@ def check(manifest: Manifest) -> None:
     for index, tensor in enumerate(manifest.state):
         _check_shape(tensor.shape, f"state[{index}].shape")
     state = {tensor.name: tensor.shape for tensor in manifest.state}
+    _check_paths(manifest)
     for name, signature in manifest.signatures.items():
         _check_signature(signature, state, manifest.hyper, f"signatures.{name}")
     for name, hyper in manifest.hyper.items():
@@ -74,6 +76,21 @@ def check(manifest: Manifest) -> None:
     for name, schedule in manifest.schedules.items():
         _check_schedule(schedule, manifest.hyper, f"schedules.{name}")
     _check_files(manifest)
+
+
+def _check_paths(manifest: Manifest) -> None:
+    trained = {tensor.name: tensor.shape for tensor in manifest.state if tensor.kind == "parameter"}
+    seen: set[tuple[str, int]] = set()
+    for index, path in enumerate(manifest.plan.paths):
+        where = f"plan.paths[{index}]"
+        if path.name not in trained:
+            fail(f"{where}.name", f"is {path.name[:MAX_NAME]!r}, which is no trained tensor of the state")
+        shape = trained[path.name]
+        if not 0 <= path.axis < len(shape) or path.size < 1 or shape[path.axis] != path.size * manifest.task.slots:
+            fail(where, "must divide an axis of its tensor into one path for each class slot")
+        if (path.name, path.axis) in seen:
+            fail(where, "is there twice")
+        seen.add((path.name, path.axis))
 
 
 def _check_task(task: Task) -> None:

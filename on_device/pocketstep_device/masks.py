@@ -5,10 +5,12 @@ The sums come from the program's ``score``; here they are only ranked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
+from pocketstep_device.manifest import PathAxis
 from pocketstep_device.runtimes import Array
 
 Values = dict[str, Array]
@@ -49,6 +51,35 @@ def selected_channels(scores: Mapping[str, Array], names: list[str], kept: float
             count = max(1, int(kept * len(by_input)))
             masks[name][np.argsort(-by_input, kind="stable")[count:]] = 0.0
     return masks
+
+
+def of_paths(paths: Sequence[PathAxis], values: Mapping[str, Array], names: list[str], rates: Array) -> Values:
+    """A rate for each path: what its weights' updates are multiplied with; 0 outside the paths' blocks.
+
+    Args:
+        paths: the manifest's.
+        values: the state, for shapes.
+        names: trained tensors; those without paths may move.
+        rates: (slots,), of each path.
+    """
+    found: Values = {}
+    for name in names:
+        owner = owners([p for p in paths if p.name == name], values[name].shape)
+        found[name] = (
+            np.where(owner < 0, np.float32(0), rates[owner]) if owner is not None else np.ones_like(values[name])
+        )
+    return found
+
+
+def owners(axes: Sequence[PathAxis], shape: tuple[int, ...]) -> npt.NDArray[np.int64] | None:
+    """Which path each weight of a tensor belongs to, -1 for none; None for a tensor without paths."""
+    grids = [np.arange(shape[p.axis]).reshape([-1 if i == p.axis else 1 for i in range(len(shape))]) // p.size
+             for p in axes]  # fmt: skip
+    if not grids:
+        return None
+    first, *others = np.broadcast_arrays(*grids, np.zeros(shape, np.int64))[: len(grids)]
+    same = np.logical_and.reduce([first == other for other in others]) if others else np.ones(shape, np.bool_)
+    return np.where(same, first, -1)
 
 
 def together(parts: list[Values]) -> Values:

@@ -127,6 +127,9 @@ class Trainer:
             parts.append(masks.without_important(scores, names, share, bool(phase.get("freeze_by_layer", False))))
         if (kept := float(phase.get("channels", 1.0))) < 1 and len(new):
             parts.append(masks.selected_channels(self.scores(values, new, values["class_mask"]), names, kept))
+        if paths := self.machine.manifest.plan.paths:
+            rates = np.where(self.known > 0, np.float32(1), np.float32(phase.get("new_paths", 1.0)))
+            parts.append(masks.of_paths(paths, values, names, rates))
         return {f"mask.{name}": mask for name, mask in masks.together(parts).items()}
 
     def _projections(self, phase: Mapping[str, Any], values: Values) -> Values:

@@ -68,7 +68,7 @@ class Update:
         )  # fmt: skip
 
     def run(self) -> tuple[UpdateReport, Values]:
-        """All phases, then the choice.
+        """All phases, then the choice; once the budget's time is up, those that would train nothing are left out.
 
         Returns:
             The report, and the values to keep (the caller's own when nothing was accepted).
@@ -78,7 +78,11 @@ class Update:
         self.trainer.cache_targets(before)
         values = dict(self.values)
         candidates: list[Candidate] = []
+        trained = False
         for phase in self.schedule.phases:
+            needed = phase["kind"] == "solve" and trained  # a head for what was trained is worth its time
+            if candidates and not needed and not self.meter.has_time():
+                continue
             began, self.trainer.loss, self.trainer.steps = self.meter.seconds, math.nan, 0
             values = self._phase(phase, values)
             self.meter.check_memory()
@@ -86,6 +90,7 @@ class Update:
             name, seconds = str(phase.get("name", phase["kind"])), self.meter.seconds - began
             report = PhaseReport(name, self.trainer.steps, self.trainer.loss, seconds, found.old, found.new)
             candidates.append(Candidate(report, found, dict(values)))
+            trained = self.trainer.steps > 0 or (trained and phase["kind"] != "solve")
         return self._choose(verdict, candidates)
 
     def _judge(self, values: Values) -> Verdict:

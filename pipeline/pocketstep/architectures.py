@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -13,7 +13,10 @@ from torch import nn
 from pocketstep.wide import WideResNet
 from pocketstep_device.errors import InputError
 
-NAMES = "wrn-DEPTH-WIDEN (such as wrn-16-4 or wrn-28-10), resnet18, resnet34, vgg16, alexnet, mobilenet_v2"
+NAMES = (
+    "wrn-DEPTH-WIDEN (such as wrn-16-4 or wrn-28-10), resnet18, resnet34, vgg16, alexnet, mobilenet_v2; "
+    "vgg16-0.25 or alexnet-0.5 for narrower ones"
+)
 _SMALL = 64
 """Images with a shorter side get the CIFAR form: fewer strides at the entry, a head without hidden layers."""
 
@@ -51,8 +54,11 @@ def build_network(blueprint: Blueprint, *, seed: int = 0) -> nn.Module:
     """
     name, classes, channels = blueprint.network, blueprint.classes, blueprint.in_channels
     wide = re.fullmatch(r"wrn-(\d{1,3})-(\d{1,2}(?:\.\d+)?)", name)
+    slim = re.fullmatch(r"(vgg16|alexnet)-(0\.\d{1,3})", name)
     if wide:
         model: nn.Module = WideResNet(classes, channels, int(wide[1]), float(wide[2]), seed=seed)
+    elif slim:
+        model = _narrow(build_network(replace(blueprint, network=slim[1]), seed=seed), float(slim[2]), seed)
     elif name in _BUILDERS:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -72,6 +78,24 @@ def blueprint_of(model: nn.Module) -> Blueprint | None:
 def mark(model: nn.Module, blueprint: Blueprint) -> None:
     """Writes down in the network how it was made."""
     model.blueprint = blueprint  # type: ignore[assignment]
+
+
+def _narrow(model: nn.Module, factor: float, seed: int) -> nn.Module:
+    """A plain stack of convolutions with a share of its filters, for small images: new weights, the same layers."""
+    inputs, body = None, model.get_submodule("features")
+    assert isinstance(body, nn.Sequential)
+    if len(layers := [m for m in model.get_submodule("classifier").modules() if isinstance(m, nn.Linear)]) > 1:
+        raise InputError("narrow networks are for images below 64 pixels: their head is one layer")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for index, layer in enumerate(body):
+            if isinstance(layer, nn.Conv2d):
+                before, inputs = inputs or layer.in_channels, max(1, round(layer.out_channels * factor))
+                body[index] = nn.Conv2d(before, inputs, layer.kernel_size, layer.stride, layer.padding)  # type: ignore[arg-type]
+            elif isinstance(layer, nn.BatchNorm2d):
+                body[index] = nn.BatchNorm2d(inputs or layer.num_features)
+        model.classifier = nn.Sequential(nn.Linear(inputs or 1, layers[0].out_features))
+    return model
 
 
 def _resnet(name: str, classes: int, channels: int, small: bool) -> nn.Module:

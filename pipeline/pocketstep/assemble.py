@@ -25,6 +25,7 @@ from pocketstep.compile.signatures import LearningModel, Quantisation, Signature
 from pocketstep.compile.trace import trace
 from pocketstep.compile.walk import Kernels, Walk, initial_state, unruled_prefix
 from pocketstep.data import Dataset, Images, normalisation
+from pocketstep.decouple.surgery import Decoupling, decoupling_of
 from pocketstep.export import RUNTIMES
 from pocketstep.export.report import Report
 from pocketstep.export.run import Exporters
@@ -52,15 +53,26 @@ class Parts:
     model: LearningModel
     signatures: dict[str, Signature]
     state: dict[str, Tensor]
+    decoupling: Decoupling | None = None
 
 
-def request_of(recipe: Recipe, data: Dataset) -> Request:
-    """What a recipe asks for, of a network that knows the classes of ``data``."""
+def request_of(recipe: Recipe, data: Dataset, decoupling: Decoupling | None = None) -> Request:
+    """What a recipe asks for, of a network that knows the classes of ``data``; paths are trained with all their taps.
+
+    Raises:
+        InputError: there are not as many spare paths as spare classes.
+    """
+    if decoupling and (decoupling.rest or decoupling.spare != recipe.plan.spare_classes):
+        raise InputError(
+            f"the network has {decoupling.spare} spare paths and the recipe's plan {recipe.plan.spare_classes} spare "
+            "classes: a new class needs a path, so set decouple.spare_paths = plan.spare_classes"
+        )
     mean, std = normalisation(data)
     height, width, channels = data.images.shape[1:]
     return Request(
         recipe.name, data.classes, (height, width, channels), mean, std, cast(Preset, recipe.plan.preset),
         recipe.plan.cut or None, spare_classes=recipe.plan.spare_classes, pooled_cells=recipe.plan.pooled_cells,
+        roles=[(layer, "full") for layer in decoupling.layers] if decoupling else (),
         batch=recipe.plan.batch, replay_per_class=recipe.replay.per_class, seed=recipe.data.seed,
     )  # fmt: skip
 
@@ -91,7 +103,7 @@ def plan_student(student: nn.Module, request: Request, data: Dataset | None) -> 
     if request.plain:
         made.append(sig.plain(model, batch))
     state = targets.initial_state(model, request, trained, data, features)
-    return Parts(request, model, {s.name: s for s in made}, state)
+    return Parts(request, model, {s.name: s for s in made}, state, decoupling_of(student))
 
 
 def learning_model(student: nn.Module, request: Request, images: Images) -> LearningModel:
@@ -253,14 +265,21 @@ def _manifest(parts: Parts, reports: dict[str, Report], defaults: dict[str, Any]
             },
         },
         "latent": {"shape": list(model.latent_shape), "dtype": "int8"},
-        "plan": {"preset": plan.preset, "cut": module_path(plan.cut), "parameters": _parameters(parts)},
+        "plan": {
+            "preset": plan.preset,
+            "cut": module_path(plan.cut),
+            "parameters": _parameters(parts),
+            **_paths(parts),
+        },
         "signatures": {name: _signature(s) for name, s in parts.signatures.items()},
         "state": [
             {"name": name, "shape": list(value.shape), "dtype": "float32", "kind": kinds[name]}
             for name, value in parts.state.items()
         ],
         "hyper": defaults,
-        "schedules": schedules(statistics=bool(parts.state["count"].any()), options=parts.request.step),
+        "schedules": schedules(
+            statistics=bool(parts.state["count"].any()), options=parts.request.step, paths=parts.decoupling is not None
+        ),
         "cost": cost(model.network, plan, 1 if request.step.optimiser == "sgd" else 2).to_manifest(),
         "runtimes": {
             name: {"file": RUNTIMES[name], "versions": report.versions, "delegated": report.delegated}
@@ -280,6 +299,17 @@ def _parameters(parts: Parts) -> list[dict[str, Any]]:
         }
         for p in parts.model.plan.parameters.values()
     ]
+
+
+def _paths(parts: Parts) -> dict[str, Any]:
+    """Where the paths lie in the trained tensors; nothing where there are none."""
+    found, decoupling = list[dict[str, Any]](), parts.decoupling
+    for p in parts.model.plan.trained if decoupling else ():
+        shape = p.trained_shape or ()
+        axes = [0, 1] if p.trained == "head.weight" else [1] if len(shape) == 2 else [0]
+        if p.role == "head" or p.name.removesuffix(".weight") in (decoupling.layers if decoupling else ()):
+            found += [{"name": p.trained, "axis": axis, "size": shape[axis] // parts.model.plan.slots} for axis in axes]
+    return {"paths": found} if found else {}
 
 
 def _signature(signature: Signature) -> dict[str, Any]:

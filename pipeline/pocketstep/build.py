@@ -13,6 +13,8 @@ from torch import nn
 from pocketstep.assemble import build_bundle, request_of
 from pocketstep.checkpoint import digest
 from pocketstep.console import Console
+from pocketstep.decouple.stage import Decoupled, decouple_stage, need_section
+from pocketstep.decouple.surgery import decoupling_of
 from pocketstep.export import RUNTIMES
 from pocketstep.export.run import Exporters
 from pocketstep.recipe import load_recipe
@@ -54,7 +56,7 @@ class Workshop:
         kept = self._given if self._given is not None else self._kept("teacher", TEACHER_PARTS)
         if kept is not None:
             return judge(kept, self.material, self.recipe)
-        trained = train_teacher(self.recipe, self.material, self._watching(console))
+        trained = train_teacher(self.recipe, self.material, self.watching(console))
         self._keep("teacher", TEACHER_PARTS, trained.network)
         return trained
 
@@ -64,12 +66,35 @@ class Workshop:
         if kept:
             return judge(kept, self.material, self.recipe)
         teacher = self.teacher(console)
-        trained = compress(self.recipe, self.material, teacher.network, self._watching(console))
+        trained = compress(self.recipe, self.material, teacher.network, self.watching(console))
         self._keep("student", STUDENT_PARTS, trained.network)
         return trained
 
+    def decoupled(self, console: Console) -> Decoupled:
+        """The recipe's base network split into paths, fine-tuned; made or kept, its report in ``paths.json``.
+
+        Raises:
+            InputError: the recipe has no [decouple], or the network cannot be split.
+        """
+        before = STUDENT_PARTS if need_section(self.recipe).base == "student" else TEACHER_PARTS
+        parts = (*before, "decouple")
+        kept, report = self._kept("decoupled", parts), self.folder / "paths.json"
+        if kept is not None and report.exists():
+            return Decoupled(kept, json.loads(report.read_text()))
+        base = self.base(console)
+        console.stage("filters of each class")
+        made = decouple_stage(self.recipe, self.material, base, self.watching(console))
+        write_atomically(report, json.dumps(made.report, indent=1).encode())
+        self._keep("decoupled", parts, made.network)
+        return made
+
+    def base(self, console: Console) -> nn.Module:
+        """The network that the recipe's paths are cut from."""
+        student = need_section(self.recipe).base == "student"
+        return (self.student(console) if student else self.teacher(console)).network
+
     def bundle(self, target: Path, console: Console) -> Bundle:
-        """The bundle; programs are always exported anew.
+        """The bundle, of the paths where the recipe has [decouple]; programs are always exported anew.
 
         Raises:
             InputError: the recipe normalises each image by itself, which a bundle's programs do not.
@@ -77,15 +102,17 @@ class Workshop:
         if self.recipe.data.per_image:
             raise InputError("a bundle normalises all images alike: set data.per_image = false in the recipe")
         with Exporters(list(RUNTIMES), console.exported) as exporters:
-            teacher, student = self.teacher(console), self.student(console)
+            teacher = self.teacher(console)
+            network = (self.decoupled(console) if self.recipe.decouple else self.student(console)).network
             material = self.material
-            request = request_of(self.recipe, material.cloud)
+            request = request_of(self.recipe, material.cloud, decoupling_of(network))
             return build_bundle(
-                student.network, teacher.network, request, material.cloud, material.held_back, target, exporters,
+                network, teacher.network, request, material.cloud, material.held_back, target, exporters,
                 console.stage,
             )  # fmt: skip
 
-    def _watching(self, console: Console) -> Watching:
+    def watching(self, console: Console) -> Watching:
+        """Who is told about trainings, which are kept in the folder while they run."""
         return Watching(console.training, console.training_step, self.folder)
 
     def _digest(self, parts: tuple[str, ...]) -> str:

@@ -13,6 +13,7 @@ import typer
 
 from pocketstep.cli_bench import bench, inspect
 from pocketstep.cli_export import export
+from pocketstep.cli_fleet import decouple, fleet
 from pocketstep.cli_sign import keygen, sign, verify
 from pocketstep.cli_validate import validate
 from pocketstep_device.errors import InputError, PocketstepError
@@ -125,7 +126,9 @@ def _print_table(table: Any) -> None:
     console.print(table)
 
 
+app.command(epilog=EPILOG)(decouple)
 app.command(epilog=EPILOG)(export)
+app.command(epilog=EPILOG)(fleet)
 app.command(epilog=EPILOG)(inspect)
 app.command(epilog=EPILOG)(keygen)
 app.command(epilog=EPILOG)(validate)

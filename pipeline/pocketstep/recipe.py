@@ -91,6 +91,45 @@ class TransferRecipe(TrainingRecipe):
     temperature: float = 4.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecoupleRecipe(TrainingRecipe):
+    """How a network is split into paths, one a class (TeAM), and how the paths are fine-tuned.
+
+    ``setting`` is TeAM's: ``3_4%`` for the last 3 convolutions and 4 % of their filters a path. ``base`` is ``teacher``
+    or ``student``. ``images_per_class`` score the filters; ``spare_paths`` wait for classes that devices find.
+    """
+
+    setting: str
+    images_per_class: int
+    spare_paths: int
+    base: str = "teacher"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetRecipe:
+    """What ``pocketstep fleet`` simulates.
+
+    Attributes:
+        clients: devices.
+        rounds: of training and averaging.
+        share: of the devices, asked in a round.
+        method: see ``pocketstep.federate.methods``.
+        classes_per_client: classes that a device sees, the cloud's or new ones.
+        images_per_client: how many it observes; of each class half as many as of the one before (imbalanced).
+        defended: norms are clipped and means trimmed; false: the plain average.
+        seed: of who sees what, and of who is asked.
+    """
+
+    clients: int
+    rounds: int
+    share: float
+    method: str
+    classes_per_client: int
+    images_per_client: int
+    defended: bool = True
+    seed: int = 0
+
+
 @dataclass(frozen=True)
 class PlanRecipe:
     """Roles, cut, room for new classes, and the batch that the programs are made for."""
@@ -169,6 +208,8 @@ class Recipe:
     plan: PlanRecipe
     replay: ReplayRecipe
     study: StudyRecipe | None = None
+    decouple: DecoupleRecipe | None = None
+    fleet: FleetRecipe | None = None
 
 
 def load_recipe(path: str | Path) -> Recipe:

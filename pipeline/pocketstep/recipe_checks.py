@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pocketstep.criteria import IMPORTANCES
+from pocketstep.decouple.paths import parse_setting
+from pocketstep.federate.methods import METHODS as METHODS_OF_FLEETS
 from pocketstep.parallel import PRECISIONS
 from pocketstep.plan import PRESETS
-from pocketstep.recipe import Recipe, StudyRecipe, TrainingRecipe, TransferRecipe
+from pocketstep.recipe import DecoupleRecipe, FleetRecipe, Recipe, StudyRecipe, TrainingRecipe, TransferRecipe
 from pocketstep.sources import NAMES
 from pocketstep_device.errors import InputError
 
@@ -44,6 +46,10 @@ def check_recipe(recipe: Recipe) -> None:
     between("replay.per_class", recipe.replay.per_class, 2, 100_000)
     if recipe.study:
         _check_study(recipe.study)
+    if recipe.decouple:
+        _check_decouple(recipe.decouple)
+    if recipe.fleet:
+        _check_fleet(recipe.fleet)
 
 
 def _check_training(name: str, part: TrainingRecipe) -> None:
@@ -63,6 +69,23 @@ def _check_transfer(name: str, part: TransferRecipe) -> None:
     _among(f"{name}.method", part.method, METHODS)
     _among(f"{name}.trainable", part.trainable, ("all", "last"))
     between(f"{name}.temperature", part.temperature, 0.1, 100.0)
+
+
+def _check_decouple(part: DecoupleRecipe) -> None:
+    _check_training("decouple", part)
+    parse_setting(part.setting)
+    between("decouple.images_per_class", part.images_per_class, 1, 100_000)
+    between("decouple.spare_paths", part.spare_paths, 0, 10_000)
+    _among("decouple.base", part.base, ("teacher", "student"))
+
+
+def _check_fleet(part: FleetRecipe) -> None:
+    between("fleet.clients", part.clients, 1, 1_000_000)
+    between("fleet.rounds", part.rounds, 1, 100_000)
+    between("fleet.share", part.share, 1e-6, 1.0)
+    between("fleet.classes_per_client", part.classes_per_client, 1, 10_000)
+    between("fleet.images_per_client", part.images_per_client, 1, 1_000_000)
+    _among("fleet.method", part.method, METHODS_OF_FLEETS)
 
 
 def _check_study(study: StudyRecipe) -> None:

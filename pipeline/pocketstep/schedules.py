@@ -13,6 +13,8 @@ from pocketstep.compile import projection
 from pocketstep.compile.options import DEFAULT, StepOptions
 
 SHRINKAGE = 0.05
+NEW_PATHS = 10.0
+"""How much faster the paths of new classes learn (TeAM, section 3.2)."""
 SOLVE: dict[str, Any] = {"kind": "solve", "name": "closed form", "shrinkage": SHRINKAGE}
 NEW: dict[str, Any] = {
     "kind": "train",
@@ -34,20 +36,28 @@ REPLAY: dict[str, Any] = {
     "distillation": 1.0,
     "temperature": 2.0,
 }
+ENHANCE = {**REPLAY, "name": "enhance", "epochs": 20, "max_steps": 160}
 AGAIN: dict[str, Any] = {**SOLVE, "name": "closed form again", "refresh": True}
 
 
-def schedules(*, statistics: bool = True, options: StepOptions = DEFAULT) -> dict[str, Any]:
+def schedules(*, statistics: bool = True, options: StepOptions = DEFAULT, paths: bool = False) -> dict[str, Any]:
     """Name -> meaning, phases, and when the result is kept (manifest's ``schedules``).
 
     Without ``statistics`` of the cloud's classes there is no closed form: it would know the new class only.
-    ``options`` that the step lacks (projection, prototypes) leave out what needs them.
+    ``options`` that the step lacks (projection, prototypes) leave out what needs them. With ``paths`` those of new
+    classes learn faster in every phase.
     """
     every = {**_BASIC, **(_protected(options) if options.projection != "none" else {})}
+    if paths:
+        every = {n: {**s, "phases": [_new_paths_faster(p) for p in s["phases"]]} for n, s in every.items()}
     if statistics:
         return every
     trained = {n: {**s, "phases": [p for p in s["phases"] if p["kind"] == "train"]} for n, s in every.items()}
     return {name: schedule for name, schedule in trained.items() if schedule["phases"]}
+
+
+def _new_paths_faster(phase: dict[str, Any]) -> dict[str, Any]:
+    return {**phase, "new_paths": NEW_PATHS} if phase["kind"] == "train" else phase
 
 
 def _schedule(meaning: str, *phases: dict[str, Any], checked: bool = False) -> dict[str, Any]:
@@ -78,6 +88,14 @@ _BASIC: dict[str, Any] = {
         {**SOLVE, "name": "closed form, new images", "refresh": True, "rows": "new", "shrinkage": 0.3},
     ),
     "centre-taps": _schedule("phases A and B, then the closed form on what they learned", NEW, REPLAY, AGAIN),
+    "enhance": _schedule(
+        "what was observed and the replayed images, nothing frozen: a fleet's local epochs", ENHANCE, checked=True
+    ),
+    "enhance-in-turns": _schedule(
+        "the same, first the head alone and then the body alone (FedRep)",
+        {**ENHANCE, "name": "enhance the head", "factor.body": 0.0},
+        {**ENHANCE, "name": "enhance the body", "factor.head": 0.0}, checked=True,
+    ),
     "replay": _schedule("weight freezing: phases A and B whatever the check says", NEW, REPLAY),
     "end-to-end": _schedule(
         "phases A and B without freezing any weight: what weight freezing is compared with",

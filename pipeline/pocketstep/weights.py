@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pocketstep.architectures import Blueprint, blueprint_of, build_network
+from pocketstep.decouple.surgery import Decoupling, decoupling_of, mark_decoupled
 from pocketstep.networks import ResidualNet, parse_architecture
 from pocketstep.shallow import shallow
 from pocketstep_device.errors import InputError
@@ -32,6 +33,9 @@ def save_network(model: nn.Module, path: str | Path) -> None:
         metadata = {"blueprint": json.dumps(asdict(blueprint))}
     else:
         raise InputError(f"cannot save a {type(model).__name__}: only networks that a recipe names can be read again")
+    decoupling = decoupling_of(model)
+    if decoupling:
+        metadata["decoupling"] = json.dumps(asdict(decoupling))
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_atomically(Path(path), save(tensors, metadata))
 
@@ -56,7 +60,11 @@ def load_network(path: str | Path) -> nn.Module:
 
 def _rebuilt(metadata: dict[str, str], tensors: dict[str, Tensor]) -> nn.Module:
     if "architecture" in metadata:
-        return ResidualNet.from_architecture(parse_architecture(json.loads(metadata["architecture"])))
+        own = ResidualNet.from_architecture(parse_architecture(json.loads(metadata["architecture"])))
+        if "decoupling" in metadata:
+            _split(own, metadata["decoupling"])
+            _resize(own, tensors)
+        return own
     if "blueprint" not in metadata:
         raise ValueError("its header has neither an architecture nor a blueprint")
     described: dict[str, Any] = json.loads(metadata["blueprint"])
@@ -64,9 +72,22 @@ def _rebuilt(metadata: dict[str, str], tensors: dict[str, Tensor]) -> nn.Module:
     model = build_network(blueprint)
     if blueprint.shallow:
         model = shallow(model, blueprint.pattern)
+    if "decoupling" in metadata:
+        _split(model, metadata["decoupling"])
     _resize(model, tensors)
     model.eval()(torch.zeros(1, blueprint.in_channels, *blueprint.size))  # do the widths fit together?
     return model
+
+
+def _split(model: nn.Module, described: str) -> None:
+    """Makes grouped convolutions of the paths', as a decoupled network has them; their widths follow."""
+    facts = json.loads(described)
+    decoupling = Decoupling(**{**facts, "classes": tuple(facts["classes"]), "norms": tuple(facts["norms"])})
+    for name, groups in decoupling.layers.items():
+        layer = model.get_submodule(name)
+        if groups > 1 and isinstance(layer, nn.Conv2d):
+            layer.groups, layer.in_channels = groups, 0  # the weights say how many
+    mark_decoupled(model, decoupling)
 
 
 def _resize(model: nn.Module, tensors: dict[str, Tensor]) -> None:

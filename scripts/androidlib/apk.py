@@ -16,7 +16,7 @@ from androidlib.paths import APP, FAILED, need, run, stop
 
 ASSETS = APP / "app" / "src" / "main" / "assets"
 SIGNER = Path(__file__).with_name("Sign.java")
-PASSWORD = "android"
+PASSWORD = "android"  # of the debug key, which is made here and protects nothing
 PAGE = 16 * 1024
 _LOAD = 1
 

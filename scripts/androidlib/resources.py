@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from androidlib.artifacts import LIBRARY, jars, version
 from androidlib.compiling import GENERATED, JAVA_FLAGS
-from androidlib.paths import APP, BUILD, need, run
+from androidlib.paths import APP, BUILD, need, run, stop
 
 PACKAGE = "pocketstep.app"
 OUT = BUILD / "apk"
@@ -118,7 +119,7 @@ def _compile_libraries() -> list[Path]:
 
 def _compile(folder: Path, name: str) -> Path:
     target = OUT / "compiled" / f"{name}.zip"
-    run([need("aapt2", "aapt"), "compile", "--dir", folder, "-o", target])
+    _aapt2("compile", "--dir", folder, "-o", target)
     return target
 
 
@@ -136,9 +137,17 @@ def _packages() -> list[str]:
 def _link(linked: Linked, compiled: list[Path], debug: bool) -> None:
     shutil.rmtree(GENERATED, ignore_errors=True)
     overlays = [part for path in compiled for part in ("-R", path)]
-    run(
-        [need("aapt2", "aapt"), "link", "-I", jars("sdk")[0], "--manifest", linked.manifest, "--auto-add-overlay",
-         "--java", GENERATED, "--extra-packages", ":".join(_packages()), "-c", "en,de", "-o", linked.package,
-         "--proguard", RULES, *(["--debug-mode"] if debug else []),
-         "--min-sdk-version", version("minSdk"), "--target-sdk-version", version("targetSdk"), *overlays]
+    _aapt2(
+        "link", "-I", jars("sdk")[0], "--manifest", linked.manifest, "--auto-add-overlay",
+        "--java", GENERATED, "--extra-packages", ":".join(_packages()), "-c", "en,de", "-o", linked.package,
+        "--proguard", RULES, *(["--debug-mode"] if debug else []),
+        "--min-sdk-version", version("minSdk"), "--target-sdk-version", version("targetSdk"), *overlays,
     )  # fmt: skip
+
+
+def _aapt2(*arguments: str | Path) -> None:
+    """Debian's is older than android-all and says so at every call: it is heard only when it fails."""
+    command = [need("aapt2", "aapt"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        stop(f"aapt2 {arguments[0]} ended with {done.returncode}\n{done.stderr}")

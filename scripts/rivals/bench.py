@@ -17,6 +17,8 @@ import networks
 import table
 
 PLANS = ("all", "centre", "last", "head")
+TABLE = {"small": PLANS, "resnet18": ("centre", "last"), "mobilenet_v2": ("centre", "last")}
+"""What is compared unless asked for otherwise."""
 LIMIT = 1800  # seconds for one script, building included
 
 
@@ -63,12 +65,13 @@ def main() -> None:
     options = _arguments()
     before = os.getloadavg()[0]
     pythons = {name: python_of(RIVALS[name]) for name in options.rivals}
-    results = [
-        result
-        for network in options.networks
-        for plan in options.plans
-        for result in _rounds(network, plan, pythons, options)
-    ]
+    pairs = [(network, plan) for network in options.networks for plan in options.plans or TABLE[network]]
+    if options.prepare:
+        options.rounds = 1
+    progress = Progress(len(pairs) * len(pythons) * options.rounds)
+    results = [result for pair in pairs for result in _rounds(*pair, pythons, options, progress)]
+    if options.prepare:
+        return
     machine = {**_machine(), "load": [round(before, 1), round(os.getloadavg()[0], 1)], "threads": options.threads}
     rows = table.rows(results)
     if options.out:
@@ -76,13 +79,16 @@ def main() -> None:
     print(table.markdown(rows, machine) if options.markdown else table.text(rows, machine))
 
 
-def _rounds(network: str, plan: str, pythons: dict[str, Any], options: argparse.Namespace) -> list[dict[str, Any]]:
+def _rounds(
+    network: str, plan: str, pythons: dict[str, Any], options: argparse.Namespace, progress: Progress
+) -> list[dict[str, Any]]:
     """All measurements of one network and plan: every rival in every round, so that noise hits all alike."""
     results: list[dict[str, Any]] = []
     failed: set[str] = set()
     for number in range(options.rounds):
         for name, python in pythons.items():
             entry = RIVALS[name]
+            progress.done += 1
             if name in failed or (number and entry.later is None):
                 continue
             start = time.perf_counter()
@@ -90,7 +96,7 @@ def _rounds(network: str, plan: str, pythons: dict[str, Any], options: argparse.
             result |= _run(entry, python, network, plan, entry.later if number else None, options)
             results.append(result)
             failed |= {name} if "error" in result else set()
-            _tell(result, time.perf_counter() - start)
+            progress.tell(result, time.perf_counter() - start)
     return results
 
 
@@ -104,6 +110,7 @@ def _run(
     wanted = {"network": network, "plan": plan, "batch": batch, "threads": options.threads}
     wanted["repeat"] = entry.repeat or options.repeat
     command: list[str | Path] = [python, measure.HERE / entry.script]
+    command += ["--prepare"] if options.prepare else []
     command += [*(f"--{key}={value}" for key, value in wanted.items()), *entry.options, *(later or [])]
     log = measure.WORK / "log" / f"{entry.script.removesuffix('.py')}-{network}-{plan}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -131,10 +138,26 @@ def python_of(entry: Entry) -> Path | str:
     return measure.ROOT / ".venv-rivals" / entry.environment / "bin" / "python"
 
 
-def _tell(result: dict[str, Any], took: float) -> None:
-    what = result.get("error") or f"{result['seconds'] * 1000:.1f} ms a step"
-    heading = f"round {result['round'] + 1}, {result['network']} {result['plan']}, {result['rival']}"
-    print(f"{heading}: {what} ({took:.0f} s)", file=sys.stderr, flush=True)
+@dataclass
+class Progress:
+    """How far it is, for people.
+
+    Attributes:
+        total: measurements, those among them that are left out.
+        done: of them.
+    """
+
+    total: int
+    done: int = 0
+    start: float = field(default_factory=time.perf_counter)
+
+    def tell(self, result: dict[str, Any], took: float) -> None:
+        """What was measured just now, and how long the rest may take."""
+        ready = f"{result['seconds'] * 1000:.1f} ms a step" if "seconds" in result else "ready"
+        heading = f"round {result['round'] + 1}, {result['network']} {result['plan']}, {result['rival']}"
+        left = (time.perf_counter() - self.start) / self.done * (self.total - self.done) / 60
+        where = f"[{self.done}/{self.total}, about {left:.0f} min left]"
+        print(f"{where} {heading}: {result.get('error') or ready} ({took:.0f} s)", file=sys.stderr, flush=True)
 
 
 def _machine() -> dict[str, Any]:
@@ -145,8 +168,10 @@ def _machine() -> dict[str, Any]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench_rivals", description=__doc__)
-    for name, known in (("networks", tuple(networks.INPUTS)), ("plans", PLANS), ("rivals", tuple(RIVALS))):
+    for name, known in (("networks", tuple(networks.INPUTS)), ("rivals", tuple(RIVALS))):
         parser.add_argument(f"--{name}", type=_names(known), default=list(known), help=f"of {','.join(known)}")
+    parser.add_argument("--plans", type=_names(PLANS), help=f"of {','.join(PLANS)} (default: the README's table)")
+    parser.add_argument("--prepare", action="store_true", help="only make what is measured; needs no quiet machine")
     parser.add_argument("--batch", type=int, help="default: 32 for small, else 16")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (default 2)")
     parser.add_argument("--repeat", type=int, default=20, help="steps of a rival in a round (default 20)")

@@ -156,11 +156,14 @@ def size_of(folder: Path) -> int:
 
 def main(rival: Rival) -> None:
     """The command line of a rival's script: builds if needed, measures, prints one line of JSON."""
-    task, build_only = _arguments(rival)
+    task, build_only, prepare = _arguments(rival)
     heading = {"rival": rival.name, "version": rival.version, "network": task.network, "plan": task.plan}
     with _only_our_line() as lines:
         try:
-            result = build(rival, task, build_only) if build_only else measure(rival, task)
+            if build_only:
+                result = build(rival, task, build_only)
+            else:
+                result = {"program_bytes": size_of(_built(rival, task))} if prepare else measure(rival, task)
         except Exception as error:  # anything a framework raises is a row of the table
             text = str(error) if isinstance(error, RivalError) else f"{type(error).__name__}: {error}"
             result = {"error": " ".join(text.split())[:300]}
@@ -179,8 +182,6 @@ def build(rival: Rival, task: Task, folder: Path) -> dict[str, Any]:
 
 def measure(rival: Rival, task: Task) -> dict[str, Any]:
     """Times steps on one repeated batch, and checks that they were training."""
-    if task.network not in rival.networks:
-        raise RivalError(f"left out: a step takes too long, see {', '.join(rival.networks)}")
     folder = _built(rival, task)
     images, labels = task.batch_of_images()
     memory = Memory()
@@ -227,6 +228,8 @@ def check_training(task: Task, losses: list[float], after: Mapping[str, np.ndarr
 
 def _built(rival: Rival, task: Task) -> Path:
     """The folder with what a device must hold; made in a process of its own when it is not there."""
+    if task.network not in rival.networks:
+        raise RivalError(f"left out: a step takes too long, see {', '.join(rival.networks)}")
     script = Path(sys.argv[0]).resolve()
     folder = task.folder / f"{rival.name}-{rival.version}-{digest(('measure.py', script.name))}"
     if not folder.exists():
@@ -250,15 +253,16 @@ def parser(name: str) -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=20)
+    parser.add_argument("--prepare", action="store_true", help="only make what is measured, where it is not there")
     return parser
 
 
-def _arguments(rival: Rival) -> tuple[Task, Path | None]:
+def _arguments(rival: Rival) -> tuple[Task, Path | None, bool]:
     arguments = parser(rival.name)
     arguments.add_argument("--build", type=Path, metavar="FOLDER", help="only write what a device must hold")
     options = vars(arguments.parse_args())
-    build_only = options.pop("build")
-    return Task(**options, warm_up=rival.warm_up), build_only
+    build_only, prepare = options.pop("build"), options.pop("prepare")
+    return Task(**options, warm_up=rival.warm_up), build_only, prepare
 
 
 class _only_our_line:  # noqa: N801 - reads as a function

@@ -19,6 +19,14 @@ import measure
 import networks
 
 PACKAGES = (measure.ROOT / "pipeline", measure.ROOT / "on_device")
+_MODULES = ("assemble", "golden", "plan", "request", "schedules", "targets", "user_model")
+MAKERS = (
+    "pocketstep/compile/**/*.py",
+    "pocketstep/export/*.py",
+    "pocketstep_device/manifest*.py",
+    *(f"pocketstep/{name}.py" for name in _MODULES),
+)
+"""What bundles depend on; the rest of pocketstep may change without making them again."""
 RUNTIMES = ("litert", "executorch")
 NOTES = "SGD with momentum, from int8 latents; loss has distillation; program has all signatures and the state"
 EVERY_KERNEL = "all: every kernel behind the first convolution, all taps, and the head; no biases"
@@ -53,11 +61,14 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
     """Time, memory and size of a bundle's step."""
     arguments, note = plan_arguments(options.network, options.plan, options.cheap)
     bundle = exported(options.network, f"{options.plan}{'-cheap' if options.cheap else ''}", options.batch, arguments)
+    if options.prepare:
+        return {"program_bytes": measure.size_of(bundle)}
     runtime = ["--runtime", options.runtime, "--json"]
     times = ["--threads", str(options.threads), "--repeat", str(options.repeat), "--rounds", "1"]
     row = json.loads(pocketstep("bench", "step", bundle, *times, *runtime))["rows"][0]
     seconds, fastest = row["seconds"], row["fastest"]["step"]
     result = {"seconds": seconds["step"], "fastest": fastest, "encode_seconds": seconds["encode"], "notes": note}
+    result["over_exact"] = row["over_exact"]
     if options.skip_memory:
         return result
     rows = json.loads(pocketstep("bench", "memory", bundle, "--threads", str(options.threads), *runtime))["rows"]
@@ -120,7 +131,8 @@ def pocketstep(*arguments: str | Path) -> str:
 
 
 def _sources() -> str:
-    files = sorted(file for folder in PACKAGES for file in folder.rglob("*.py"))
+    """The state of what bundles are made by."""
+    files = sorted(file for pattern in MAKERS for folder in PACKAGES for file in folder.glob(pattern))
     return measure.digest((*map(str, files), "networks.py"))
 
 

@@ -12,7 +12,8 @@ from rich.table import Table
 
 REFERENCE = "onnxruntime"
 HEADINGS = (
-    "network", "plan", "rival", "ms a step", "lowest–highest", "fastest", "× ORT", "ms once", "peak MiB", "program MiB",
+    "network", "plan", "rival", "ms a step", "lowest–highest", "fastest", "× ORT", "× exact", "ms once", "peak MiB",
+    "program MiB",
 )  # fmt: skip
 MEBIBYTE = 2**20
 
@@ -26,7 +27,7 @@ def rows(measurements: list[dict[str, Any]]) -> list[dict[str, Any]]:
     Returns:
         Rows with ``seconds`` (median of the rounds' medians), ``spread`` (lowest and highest of them), ``fastest``
         (single step), ``resident_mb`` (the highest), ``program_bytes``, ``of_reference`` (seconds over ONNX
-        Runtime's for the same network and plan; None without), or with ``error``.
+        Runtime's for the same network and plan; None without), ``over_exact`` (of pocketstep's), or with ``error``.
     """
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for measurement in measurements:
@@ -49,6 +50,8 @@ def _row(group: list[dict[str, Any]]) -> dict[str, Any]:
     medians = [measurement["seconds"] for measurement in group]
     row |= {"seconds": statistics.median(medians), "spread": [min(medians), max(medians)], "rounds": len(group)}
     row["fastest"] = min(measurement["fastest"] for measurement in group)
+    exact = [m["over_exact"] for m in group if m.get("over_exact")]
+    row["over_exact"] = statistics.median(exact) if exact else None
     row["resident_mb"] = max((m["resident_mb"] for m in group if "resident_mb" in m), default=None)
     row["program_bytes"] = next((m["program_bytes"] for m in group if "program_bytes" in m), None)
     return row
@@ -87,6 +90,7 @@ def notes(found: list[dict[str, Any]], machine: dict[str, Any]) -> list[str]:
         f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads; load {first} before, {last} after.",
         "Median of the rounds' medians, the lowest and highest of these, and the fastest single step; × ORT: the "
         "median over ONNX Runtime training's.",
+        "× exact: the step over its multiply-adds at the speed of encode and classify on the same runtime and threads.",
         "Peak: resident memory above the process with its libraries and no model. Program: files that a device holds.",
         "Rivals run from images; pocketstep from latents: what is before its cut runs once an image, not once a step "
         "('ms once': for one batch).",
@@ -112,6 +116,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         return [*heading, "–", *[""] * (len(HEADINGS) - 4)]
     low, high = row["spread"]
     times = [_ms(row["seconds"]), f"{_ms(low)}–{_ms(high)}", _ms(row["fastest"]), _number(row["of_reference"])]
+    times.append(_number(row["over_exact"]))
     sizes = [_number(row["resident_mb"], 0), _number(row["program_bytes"], scale=MEBIBYTE)]
     return [*heading, *times, _ms(row["encode_seconds"]) if "encode_seconds" in row else "", *sizes]
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import sys
 import threading
 import time
@@ -81,14 +82,15 @@ def _announced(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def take_memory() -> None:
-    """The kernel shall choose this process, and no other."""
+    """The kernel shall choose this process, and no other, sooner or later."""
     Path("/proc/self/oom_score_adj").write_text("1000")
+    pause = random.uniform(0.01, 0.3)
 
     def grow() -> None:
         taken = []
         while True:
             taken.append(b"\1" * GREED)
-            time.sleep(0.01)
+            time.sleep(pause)
 
     threading.Thread(target=grow, daemon=True).start()
 
@@ -114,9 +116,9 @@ def main() -> None:
                 say(f"done {index} {do(learner, index)}")
             return
         announce(options.careless)
+        if options.greedy:
+            take_memory()
         for line in sys.stdin:
-            if options.greedy:
-                take_memory()
             say(f"done {line.strip()} {do(learner, int(line))}")
 
 

@@ -111,9 +111,8 @@ class Row:
 
     def __init__(self, board: Board, runtime: str, state: str, *flags: str) -> None:
         shell, words = board.shell, " ".join(flags)
-        command = (
-            f"cd /data/tests && {ENVIRONMENT} exec python3 board_row.py /data/small.bundle {state} {runtime} {words}"
-        )
+        program = f"python3 board_row.py /data/small.bundle {state} {runtime} {words}"
+        command = f"cd /data/tests && {ENVIRONMENT} {program}; exit $?"
         line = ["ssh", *shell.options, "-p", str(shell.port), shell.host, command]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
@@ -194,23 +193,25 @@ class Campaign:
                 raise Lost(f"the undisturbed row ended after {len(self._expected) - 1} operations")
             board.stop()
 
-    def cut_one(self, position: int) -> tuple[int, dict[str, str]]:
-        """Starts the board, compares what it holds, goes on and cuts.
+    def cut_one(self, position: int, last: bool) -> tuple[int, str, dict[str, str]]:
+        """Starts the board, compares what it holds, and, but for the last time, goes on and cuts.
 
         Returns:
-            The operations that were done before this start, by what the disk holds; and about the cut.
+            The operations that it said were done; what was found at this start; and about the cut.
         """
         with self.board() as board:
             row = Row(board, self._runtime, "/data/state", *self._flags)
             found = row.until_found()
             if row.heard.notes:
                 raise Lost(f"a note: {row.heard.notes}")
-            about = {"outcome": self._outcome(found, position)}
-            position += about["outcome"] == "new"
-            done, about["in"] = self._go_on(board, row, position)
-            about["inside"] = row.heard.inside or "no call"
+            outcome = self._outcome(found, position)
+            position += outcome == "new"
+            if last:
+                return position, outcome, {}
+            done, name = self._go_on(board, row, position)
+            about = {"in": name, "inside": row.heard.inside or "no call"}
             row.end()
-        return position + done, about
+        return position + done, outcome, about
 
     def _outcome(self, found: str, position: int) -> str:
         before, after = self._expected[position : position + 2]
@@ -242,19 +243,21 @@ class Campaign:
             pass
         return row.heard.done, NAMES[last % len(NAMES)]
 
-    def starve_one(self, board: Board, position: int) -> tuple[int, dict[str, str]]:
+    def starve_one(self, board: Board, position: int, last: bool) -> tuple[int, str, dict[str, str]]:
         """As ``cut_one``, on a board that goes on: the kernel ends the process."""
         row = Row(board, self._runtime, "/data/state", "--greedy")
-        about = {"outcome": self._outcome(row.until_found(), position)}
-        position += about["outcome"] == "new"
+        outcome = self._outcome(row.until_found(), position)
+        position += outcome == "new"
+        if last:
+            return position, outcome, {}
         index = position
         row.tell(index)
         for line in row.lines():
             if line.startswith("done"):
                 index += 1
                 row.tell(index)
-        about |= {"in": NAMES[index % len(NAMES)], "inside": row.heard.inside or "no call", "status": str(row.end())}
-        return position + row.heard.done, about
+        about = {"in": NAMES[index % len(NAMES)], "inside": row.heard.inside or "no call", "status": str(row.end())}
+        return position + row.heard.done, outcome, about
 
 
 def _until_done(lines: Iterator[str]) -> None:
@@ -270,13 +273,18 @@ def campaign(
     """All of it; raises ``Lost`` at the first state that must not be."""
     began, found = time.monotonic(), Campaign(folder, bundle, runtime, memory_mb, seed, flags)
     found.prepare(2 * cuts + len(NAMES))
-    position, abouts = 0, []
+    position = 0
+    abouts: list[dict[str, str]] = []
     greedy = "--greedy" in flags
     with found.board() if greedy else nullcontext() as board:
-        for number in range(cuts):
-            position, about = found.starve_one(board, position) if board else found.cut_one(position)
-            abouts.append(about)
-            sys.stderr.write(f"cut {number + 1} at operation {position}: {about}\n")
+        for number in range(cuts + 1):
+            last = number == cuts
+            one = found.starve_one(board, position, last) if board else found.cut_one(position, last)
+            position, outcome, about = one
+            if number:
+                abouts[-1]["outcome"] = outcome
+                sys.stderr.write(f"cut {number}: {abouts[-1]}\n")
+            abouts += [about] if not last else []
     shutil.rmtree(folder / "board", ignore_errors=True)
     return {
         "cuts": cuts, "runtime": runtime, "memory_mb": memory_mb, "seed": seed, "operations": position,

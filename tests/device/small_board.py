@@ -24,8 +24,9 @@ from pocketstep.validate.board import Board, start
 from pocketstep_device.bundle import Bundle
 
 LEARNER = f"cd /data && {ENVIRONMENT} python3 -m pocketstep_device"
-LEFT_MB = 16
-"""What the other process leaves."""
+LEFT_MB = 44
+"""What the other process leaves: enough to open a learner, too little to learn. With much less, a board without swap
+does nothing but read the same libraries again."""
 HOG = f"""
 import time
 def free():
@@ -50,10 +51,9 @@ class SmallBoard:
         line = f"{LEARNER} {command} small.bundle {' '.join(words)} --state state --json"
         done = self._board.run(line, timeout=1800)
         said = done.stdout.decode() if done.returncode == 0 else done.stderr.decode()
-        return {
-            "exit_code": done.returncode, "said": said.strip(), "free_mb": self.free_mb(),
-            "seconds": round(time.monotonic() - began),
-        }  # fmt: skip
+        result = {"exit_code": done.returncode, "said": said.strip(), "seconds": round(time.monotonic() - began)}
+        sys.stderr.write(f"{command}: {result}\n")
+        return result
 
     def free_mb(self) -> int:
         said = self._board.run("grep MemAvailable /proc/meminfo").stdout.decode()

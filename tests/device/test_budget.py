@@ -106,6 +106,41 @@ def test_time_that_is_up_is_said(bundle: Path, state: Path) -> None:
         assert learner.update(Budget(seconds=60), method="train").stopped == ""
 
 
+def test_time_that_is_up_leaves_out_what_would_train_nothing(bundle: Path, state: Path) -> None:
+    """Scores, masks and another closed form for no step at all took minutes on a slow board."""
+    with Learner.open(bundle, state) as learner:
+        report = learner.update(Budget(seconds=1e-6))
+        assert report.accepted
+        assert [(phase.phase, phase.steps) for phase in report.phases] == [("closed form", 0)]
+        assert report.stopped == "time"
+        learner.rollback()
+        assert len(learner.update(Budget(seconds=60)).phases) == 2
+
+
+def test_what_was_trained_in_time_gets_its_closed_form(bundle: Path, state: Path) -> None:
+    manifest = toy.toy_manifest(6, toy.CLASSES)
+    train, solve = manifest["schedules"]["train"]["phases"][0], manifest["schedules"]["closed-form"]["phases"][0]
+    schedule = {**manifest["schedules"]["train"], "phases": [train, train, solve]}
+    other = toy.toy_bundle(bundle.with_name("other.bundle"), schedules={"trained": schedule})
+    with Learner.open(other, state.with_name("other")) as learner:
+        learner.observe(toy.images("dark", 30), "dark")
+        meters: list[Meter] = []
+
+        def spend(progress: Any) -> None:
+            meters[0].stopped = "time"
+
+        real = Meter.__post_init__
+
+        def remember(self: Meter) -> None:
+            meters.append(self)
+            real(self)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Meter, "__post_init__", remember)
+            report = learner.update(on_progress=spend, method="trained")
+        assert [(phase.phase, phase.steps) for phase in report.phases] == [("train", 1), ("closed form", 0)]
+
+
 def test_threads_of_the_update(bundle: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[int] = []
 

@@ -266,7 +266,7 @@ def test_little_time_stops_early(open_learner: Open, training: dict[str, Images]
     learner.add_class(NEW)
     learner.observe(training[NEW][:20], NEW)
     report = learner.update(Budget(seconds=1e-6))
-    assert [phase.steps for phase in report.phases] == [0, 0, 0, 0]
+    assert [phase.steps for phase in report.phases] == [0]
     assert report.accepted  # the closed form takes no steps
     assert np.isfinite([report.old_accuracy, report.new_accuracy, report.seconds]).all()
     assert learner.status()["pending_samples"] == 0

@@ -113,6 +113,16 @@ def test_litert_program_has_builtin_operators_only(bundle: Bundle) -> None:
     assert b"Flex" not in content
 
 
+def test_litert_program_holds_nothing_that_no_runtime_reads(bundle: Bundle) -> None:
+    """Empty buffers and names of tensors are a tenth of a small program."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(bundle.read("program.tflite"), 0)
+    assert all(model.Buffers(index).DataLength() for index in range(1, model.BuffersLength()))
+    graphs = [model.Subgraphs(index) for index in range(model.SubgraphsLength())]
+    assert not any(graph.Tensors(index).Name() for graph in graphs for index in range(graph.TensorsLength()))
+
+
 def test_ml_package_has_one_function_a_signature(bundle: Bundle) -> None:
     coremltools = pytest.importorskip("coremltools")
     path = bundle.file_path("program.mlpackage")

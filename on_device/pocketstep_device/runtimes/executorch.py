@@ -10,6 +10,7 @@ import numpy as np
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import BundleError, MissingToolError
 from pocketstep_device.runtimes import Array
+from pocketstep_device.runtimes.loaded import Loaded
 
 
 def _binding() -> tuple[Any, Any]:
@@ -26,24 +27,36 @@ def _binding() -> tuple[Any, Any]:
 
 
 class ExecuTorchProgram:
-    """A ``.pte`` file; the buffer is kept, because the module does not own it."""
+    """A ``.pte`` file, mapped where it is one; each signature that is in use is a loaded method."""
 
     def __init__(self, bundle: Bundle, file: str, threads: int):
         torch, binding = _binding()
         self._from_numpy: Any = torch.from_numpy
         binding._unsafe_reset_threadpool(threads)
         torch.set_num_threads(1)  # torch only copies outputs here; its own threads would spin beside ExecuTorch's
-        self._content = bundle.read(file)
         try:
-            self._module: Any = binding._load_for_executorch_from_buffer(self._content)
+            self._program = self._open(binding, bundle, file)
         except RuntimeError as error:
             raise BundleError(f"ExecuTorch cannot load {file}: {error}. Build the bundle again") from error
+        self._loaded: Loaded[Any] = Loaded(self._program.load_method)
+
+    def _open(self, binding: Any, bundle: Bundle, file: str) -> Any:
+        """From a path pages of constants go once they are packed; a buffer stays, because the program owns none.
+
+        Where the bundle's signature was asked for, the very bytes that were checked: a file can be changed behind that.
+        """
+        checked = binding.Verification.InternalConsistency
+        path = None if bundle.signed_by else bundle.file_path(file)
+        if path is not None:
+            return binding._load_program(str(path), program_verification=checked)
+        self._content = bundle.read(file)
+        return binding._load_program_from_buffer(self._content, program_verification=checked)
 
     def call(self, signature: str, inputs: Sequence[Array]) -> list[Array]:
         """Methods take and give tensors by position."""
         tensors = [self._from_numpy(_own(a)) for a in inputs]
         try:
-            return [np.array(t.numpy()) for t in self._module.run_method(signature, tensors)]
+            return [np.array(t.numpy()) for t in self._loaded.get(signature).call(tensors)]
         except RuntimeError as error:
             raise BundleError(
                 f"ExecuTorch cannot run the program's '{signature}': {error}. Build the bundle again"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketstep.export.report import Graphs, Report
+from pocketstep.export.xnnpack_layouts import clamps_first, without_transposes
 from pocketstep_device.errors import CheckFailedError
 
 HEAVY = ("convolution", "bmm", "mm.default", "linear")  # never on a reference kernel
@@ -26,11 +27,14 @@ def export(graphs: Graphs, target: Path) -> Report:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
-    lowered = to_edge_transform_and_lower(
-        dict(graphs),
-        partitioner=[XnnpackPartitioner()],
-        compile_config=EdgeCompileConfig(_check_ir_validity=False),
-    )
+    for graph in graphs.values():
+        clamps_first(graph)
+    with without_transposes():
+        lowered = to_edge_transform_and_lower(
+            dict(graphs),
+            partitioner=[XnnpackPartitioner()],
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+        )
     delegated: dict[str, float] = {}
     outside: dict[str, list[str]] = {}
     for name in graphs:

@@ -36,6 +36,7 @@ def export(graphs: Graphs, target: Path) -> Report:
     as_products(editor)
     as_int8(editor)
     editor.drop_unused()
+    editor.slim()
     content = pack_model(model)
     target.write_bytes(content)
     foreign = _foreign_operators(target)

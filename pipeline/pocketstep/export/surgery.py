@@ -78,6 +78,23 @@ class Editor:
             if index not in used and buffer.data is not None and len(buffer.data) >= SMALLEST_DROPPED:
                 buffer.data = None
 
+    def slim(self) -> None:
+        """Leaves out what no runtime reads: names and empty descriptions of tensors, and their empty buffers."""
+        kept: list[Any] = [self.model.buffers[0]]
+        places = {0: 0}
+        for graph in self.model.subgraphs:
+            for tensor in graph.tensors:
+                tensor.name = tensor.shapeSignature = None
+                if tensor.quantization is not None and tensor.quantization.scale is None:
+                    tensor.quantization = None
+                if self.data(tensor) is None:
+                    tensor.buffer = 0
+                elif tensor.buffer not in places:
+                    places[tensor.buffer] = len(kept)
+                    kept.append(self.model.buffers[tensor.buffer])
+                tensor.buffer = places[tensor.buffer]
+        self.model.buffers, self.model.metadata, self.model.metadataBuffer = kept, None, None
+
     def _opcode(self, code: int) -> int:
         for index, known in enumerate(self.model.operatorCodes):
             if max(int(known.builtinCode), int(known.deprecatedBuiltinCode)) == code:

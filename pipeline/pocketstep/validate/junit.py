@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from pocketstep.validate.outcome import Outcome, worst_of
+from pocketstep.validate.outcome import Outcome
+from pocketstep.validate.target_report import worst_of
 
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd]")
 

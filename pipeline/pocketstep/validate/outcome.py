@@ -1,22 +1,16 @@
-"""What came of asking one target about one bundle on one runtime, and how a target's report is read and judged."""
+"""What came of asking one target about one bundle on one runtime, and how a target's report is judged."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pocketstep.validate.errors import TargetError
+from pocketstep.validate.target_report import worst_of
 
-FORMAT = 1
 SAME_ANSWERS = 0.98
 """Share of the learning task's predictions that must be the host's."""
-_LONGEST = 8 * 2**20
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "runtime": str, "runtime_version": str, "package_version": str, "device": dict, "passed": bool,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,51 +46,23 @@ class Outcome:
         return worst_of(self.report["golden"]) if self.report and self.report.get("golden") else None
 
 
-def read_report(data: bytes) -> dict[str, Any]:
-    """A target's report, checked as far as it is used.
+def judged(outcome: Outcome, tolerance: float, calls_expected: int | None = None) -> Outcome:
+    """An outcome with a report, its status from the report's error and every call of its trace.
 
-    Raises:
-        TargetError: it is too long, no JSON, of another format, or lacks a field.
+    Args:
+        outcome: with a report.
+        tolerance: largest relative error that passes.
+        calls_expected: how many calls the bundle's trace has; a target that skips some does not pass.
     """
-    try:
-        report = json.loads(data) if len(data) <= _LONGEST else None
-    except ValueError:
-        report = None
-    if not isinstance(report, dict) or report.get("format") != FORMAT:
-        raise TargetError("died", f"the target's report is none of format {FORMAT}; it may have died while writing")
-    for name, kind in _FIELDS.items():
-        if not isinstance(report.get(name), kind):
-            raise TargetError("setup", f"the target's report has no usable '{name}'; update what runs there")
-    if report.get("golden") and not _is_trace(report):
-        raise TargetError("setup", "the target's report has a broken trace; update what runs there")
-    return report
-
-
-def _is_trace(report: Mapping[str, Any]) -> bool:
-    golden, signatures = report["golden"], report.get("signatures")
-    if not isinstance(golden, dict) or not isinstance(signatures, dict) or not isinstance(golden.get("calls"), list):
-        return False
-    calls = all(
-        isinstance(call, dict) and {"index", "signature", "worst", "seconds"} <= set(call) for call in golden["calls"]
-    )
-    figures = all(isinstance(f, dict) and {"worst", "calls", "median_ms"} <= set(f) for f in signatures.values())
-    return bool(golden["calls"]) and calls and figures and isinstance(golden.get("passed"), bool)
-
-
-def worst_of(figures: Mapping[str, Any]) -> float:
-    """``worst`` of a call, a signature or a trace: null stands for what is not finite."""
-    value = figures.get("worst")
-    return math.inf if value is None else float(value)
-
-
-def judged(outcome: Outcome, tolerance: float) -> Outcome:
-    """An outcome with a report, its status from the report's error and every call of its trace."""
     report = outcome.report or {}
     if report.get("error"):
         return _with_error(outcome, str(report["error"]), report.get("error_code"))
     if not report.get("golden"):
         return replaced(outcome, "failed", "no trace", "the target reported no golden trace")
     calls = report["golden"]["calls"]
+    if calls_expected is not None and len(calls) != calls_expected:
+        reason = f"the target replayed {len(calls)} of the trace's {calls_expected} calls"
+        return replaced(outcome, "failed", "no trace", reason)
     bad = [call for call in calls if not worst_of(call) <= tolerance]
     if bad:
         first = bad[0]

@@ -8,7 +8,8 @@ from pathlib import Path
 import jinja2
 
 from pocketstep.validate import tables
-from pocketstep.validate.outcome import Outcome, worst_of
+from pocketstep.validate.outcome import Outcome
+from pocketstep.validate.target_report import worst_of
 
 
 def write_page(outcomes: Sequence[Outcome], regressions: Sequence[str], tolerance: float, path: Path) -> None:

@@ -11,10 +11,13 @@ from typing import Any
 
 from pocketstep.validate.errors import TargetError
 from pocketstep.validate.host import HostTarget
-from pocketstep.validate.outcome import Outcome, compared, judged, read_report, replaced
+from pocketstep.validate.outcome import Outcome, compared, judged, replaced
+from pocketstep.validate.target_report import read_report
 from pocketstep.validate.targets import Job, Target, UnsupportedError
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import InputError
+from pocketstep_device.golden import GOLDEN_FILE
+from pocketstep_device.tensors import parse_json
 
 _PROGRAMS = {"litert": "litert", "tflite": "litert", "executorch": "executorch"}
 """Runtime of a target -> runtime of a bundle whose program it runs."""
@@ -58,8 +61,13 @@ def validate(
 
     Returns:
         Outcomes in the order of targets, bundles, runtimes.
+
+    Raises:
+        BundleError: no bundle can be opened; one that cannot, among others, is an outcome.
     """
     opened = {path: _opened(path) for path in bundles}
+    if bundles and all(isinstance(found, InputError) for found in opened.values()):
+        Bundle.open(bundles[0])
     references: dict[Path, Mapping[str, Any] | None] = {}
     if settings.learning and any(target.name != "host" for target in targets):
         references = {path: _reference(path, found, settings) for path, found in opened.items()}
@@ -91,7 +99,7 @@ def _reference(path: Path, bundle: Bundle | InputError, settings: Settings) -> M
     runtime = next((name for name in HostTarget().runtimes if name in bundle.manifest.runtimes), None)
     if runtime is None:
         return None
-    outcome = _ask(Outcome(path.name, "host", runtime, "error"), HostTarget(), _job(path, runtime, settings))
+    outcome = _ask(Outcome(path.name, "host", runtime, "error"), HostTarget(), _job(path, runtime, settings), bundle)
     return _learned(outcome)
 
 
@@ -115,7 +123,7 @@ def _one(
         if _PROGRAMS[runtime] not in bundle.manifest.runtimes:
             outcome = replaced(outcome, "unsupported", "no program", f"the bundle has no program for {runtime}")
         else:
-            outcome = compared(_ask(outcome, target, _job(path, runtime, settings)), reference)
+            outcome = compared(_ask(outcome, target, _job(path, runtime, settings), bundle), reference)
         if target.name == "host":
             reference = reference or _learned(outcome)
         on_outcome(outcome)
@@ -131,11 +139,11 @@ def _job(path: Path, runtime: str, settings: Settings) -> Job:
     return Job(path, runtime, settings.threads, settings.tolerance, settings.timeout, settings.learning)
 
 
-def _ask(outcome: Outcome, target: Target, job: Job) -> Outcome:
+def _ask(outcome: Outcome, target: Target, job: Job, bundle: Bundle) -> Outcome:
     began = time.monotonic()
     try:
         report = read_report(target.validate(job))
-        outcome = judged(replaced(outcome, "error", "", "", report=report), job.tolerance)
+        outcome = judged(replaced(outcome, "error", "", "", report=report), job.tolerance, _calls(bundle))
     except UnsupportedError as error:
         outcome = replaced(outcome, "unsupported", error.kind, str(error))
     except TargetError as error:
@@ -144,6 +152,13 @@ def _ask(outcome: Outcome, target: Target, job: Job) -> Outcome:
         kind = "disk full" if "No space left" in str(error) else "setup"
         outcome = replaced(outcome, "error", kind, f"on this machine: {error}")
     return replaced(outcome, outcome.status, outcome.kind, outcome.reason, seconds=time.monotonic() - began)
+
+
+def _calls(bundle: Bundle) -> int:
+    """How many calls the bundle's golden trace has."""
+    _, metadata = bundle.tensors(GOLDEN_FILE)
+    calls = parse_json(metadata.get("calls", "").encode(), "the golden trace's list of calls", InputError)
+    return len(calls) if isinstance(calls, list) else 0
 
 
 def _size(bundle: Bundle, runtime: str) -> int:

@@ -57,7 +57,12 @@ class SshTarget:
         report = f"{self._folder}/report.json"
         words = [*python, "-m", "pocketstep_device", *job.words(bundle, report)]
         command = f"cd {self._folder} && rm -f report.json && echo $$ > pid && exec env {shlex.join(words)}"
-        done = self._shell.run(f"sh -c {shlex.quote(command)}", timeout=job.timeout)
+        try:
+            done = self._shell.run(f"sh -c {shlex.quote(command)}", timeout=job.timeout)
+        except TargetError as error:
+            if error.kind != "unreachable":
+                raise
+            raise TargetError("died", f"{self.name} hung up in the middle: {error}") from error
         finished(done, self.name)
         found = self._shell.run(f"cat {report}", timeout=_SHORT)
         if found.returncode:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pocketstep.validate.outcome import Outcome, worst_of
+from pocketstep.validate.outcome import Outcome
+from pocketstep.validate.target_report import worst_of
 
 MARKS = {"passed": "pass", "failed": "FAIL", "error": "not asked", "unsupported": "–"}
 _COLOURS = {"passed": "green", "failed": "bold red", "error": "yellow", "unsupported": "dim"}
@@ -26,7 +27,7 @@ def outcome_table(outcomes: Sequence[Outcome], title: str) -> Any:
 
     table = Table(title=title, title_justify="left")
     for name in ("bundle", "target", "runtime", "verdict"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name != "bundle", overflow="fold")
     for name in ("largest error", "forward passes", "peak MiB", "seconds"):
         table.add_column(name, justify="right")
     table.add_column("learned")
@@ -105,7 +106,8 @@ def markdown(outcomes: Sequence[Outcome], not_run: Sequence[tuple[str, str]] = (
     for target, runtime in [*rows, *(row for row in not_run if row not in rows)]:
         own = [cells.get((target, runtime, bundle)) for bundle in bundles]
         found = next((o.report for o in own if o is not None and o.status == "passed" and o.report), None)
-        texts = [target, runtime, *map(_cell, own), device_text(found) if found else ""]
+        emulated = "emulated: " if target.startswith("emulator") else ""
+        texts = [target, runtime, *map(_cell, own), f"{emulated}{device_text(found)}" if found else ""]
         lines.append("| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |")
     return "\n".join(lines) + "\n"
 

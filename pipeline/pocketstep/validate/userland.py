@@ -31,9 +31,7 @@ class UserlandTarget:
     def __init__(self, name: str) -> None:
         self._machine = architecture(name)
         self.name = f"emulator:{name}"
-        self.runtimes: Sequence[str] = tuple(
-            r for r in ("litert", "tflite") if (r, self._machine.name) not in NO_WHEELS
-        )
+        self.runtimes: Sequence[str] = ("tflite",) if ("litert", self._machine.name) in NO_WHEELS else ("litert",)
 
     def validate(self, job: Job) -> bytes:
         """See :class:`Target`."""

@@ -34,6 +34,8 @@ class Clip(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         (y,) = ctx.saved_tensors
         low, high = ctx.bounds
+        if low is not None and high is not None:  # y is between, so that one product says it is at neither
+            return g * positive((y - low if low else y) * (high - y)), None, None
         if low is not None:
             g = g * (positive(y - low) if low else positive(y))
         if high is not None:

@@ -63,8 +63,8 @@ internal class Forecast private constructor(
         private const val KIB = 1024.0
         private const val FLOAT = 4.0
         private const val BEGUN = 3 // copies of the state that an update holds
-        private const val FED = 1 // batches of inputs that exist beside the program
         private const val SLACK = 4 * MIB
+        private val COPIED = mapOf("executorch" to 3) // of the statistics, left in the heap by a runtime's binding
         private const val HEADERS = 2 * 65_536.0
 
         /** Foretells an update from [cloud] and [device] samples; each of its [phases] ends with a candidate state. */
@@ -83,7 +83,9 @@ internal class Forecast private constructor(
             val features = outputs.firstOrNull { it.name == "features" }?.shape?.last() ?: 0
             val rows = (cloud + device) * (2 * sample + 2 * features * FLOAT)
             val fed = manifest.signatures.values.maxOf { signature -> signature.inputs.sumOf { product(it.shape) } } * FLOAT
-            val data = rows + cloud * sample + BEGUN * state + phases * trained + FED * fed + SLACK
+            val statistics = manifest.state.filter { it.kind == "statistics" }.sumOf { product(it.shape) } * FLOAT
+            val copied = (COPIED[runtime] ?: 0) * statistics
+            val data = rows + cloud * sample + BEGUN * state + phases * trained + fed + copied + SLACK
             val disk = state + 2.0 * device + HEADERS
             return Forecast(measured ?: guessed(manifest, runtime), data, disk, measured != null)
         }

@@ -67,14 +67,14 @@ internal class LearningCheck(
         right: IntArray,
     ): Double = answers.indices.count { answers[it] == right[it] } / answers.size.toDouble()
 
-    /** Latents of a class that no network has seen: channels permuted, or the only one negated. */
+    /** Latents of a class that no network has seen: channels permuted; one or two are negated. */
     private fun madeUp(samples: Samples): Samples {
         val channels = samples.latentShape.last()
         val order = SplitMix(1).permutation(channels)
         val from = samples.latents
         val latents =
             ByteArray(from.size) {
-                if (channels == 1) (-maxOf(from[it].toInt(), LEAST)).toByte() else from[it - it % channels + order[it % channels]]
+                if (channels <= 2) (-maxOf(from[it].toInt(), LEAST)).toByte() else from[it - it % channels + order[it % channels]]
             }
         return with(samples) { Samples(latentShape, slots, latents, labels, softTargets, hasSoft, heldBack, origin, pending) }
     }

@@ -13,7 +13,7 @@ internal class Phases(
         values: Values,
     ): Outcome =
         when (phase.kind) {
-            "solve" -> Outcome(solve(phase, values))
+            SOLVE -> Outcome(solve(phase, values))
 
             "train" -> trainer.run(phase, values)
 
@@ -46,7 +46,8 @@ internal class Phases(
         return values + kept.keys.associateWith { sums.required(it) }
     }
 
-    private companion object {
-        val PROTOTYPES = setOf("prototypes", "prototype_count")
+    companion object {
+        const val SOLVE = "solve"
+        private val PROTOTYPES = setOf("prototypes", "prototype_count")
     }
 }

@@ -26,25 +26,32 @@ internal class Update(
         val values: Values,
     )
 
-    /** All phases, then the choice: the report, and the values to keep (the caller's own if nothing was accepted). */
+    /**
+     * All phases, then the choice: the report, and the values to keep (the caller's own if nothing was accepted). Once
+     * the budget's time is up, phases that would train nothing are left out.
+     */
     fun run(): Pair<UpdateReport, Values> {
         val judge = Judge(machine, samples)
         val before = values + ("class_mask" to known)
         val verdict = judge.of(before)
         val trainer = Trainer(machine, known, samples, targets(before), meter, random, judge, onProgress)
         val phases = Phases(machine, samples, trainer)
+        val candidates = mutableListOf<Candidate>()
         var current = values
-        val candidates =
-            schedule.phases.map { phase ->
-                val began = meter.seconds
-                val outcome = phases.run(phase, current)
-                current = outcome.values
-                meter.checkMemory()
-                val found = judge.of(current)
-                val seconds = meter.seconds - began
-                val report = PhaseReport(phase.name, outcome.steps, outcome.loss, seconds, found.old, found.new)
-                Candidate(report, found, current)
-            }
+        var trained = false
+        for (phase in schedule.phases) {
+            val isNeeded = phase.kind == Phases.SOLVE && trained // a head for what was trained is worth its time
+            if (candidates.isNotEmpty() && !isNeeded && !meter.hasTime()) continue
+            val began = meter.seconds
+            val outcome = phases.run(phase, current)
+            current = outcome.values
+            meter.checkMemory()
+            val found = judge.of(current)
+            val seconds = meter.seconds - began
+            val report = PhaseReport(phase.name, outcome.steps, outcome.loss, seconds, found.old, found.new)
+            candidates += Candidate(report, found, current)
+            trained = outcome.steps > 0 || (trained && phase.kind != Phases.SOLVE)
+        }
         return choose(verdict, candidates, phases)
     }
 
