@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import toy
@@ -15,7 +16,8 @@ from pocketstep_device.bundle_writer import write_bundle, zip_bundle
 from pocketstep_device.ed25519 import _ORDER, _P, is_usable_key, verify
 from pocketstep_device.errors import BundleError, InputError, StateError
 from pocketstep_device.learner import Learner
-from pocketstep_device.runtimes import litert
+from pocketstep_device.runtimes import executorch
+from pocketstep_device.runtimes.tflite_file import TfliteFile
 from pocketstep_device.trust import ReleaseFloor, parse_key
 
 
@@ -141,23 +143,41 @@ def test_what_an_attacker_repairs_is_refused_before_it_is_parsed(signed: Path) -
         Bundle.open(signed, [KEY])
 
 
-def test_a_program_changed_after_it_was_checked(signed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With pinned keys the runtime gets the bytes that were checked, not the name of a file."""
-    loaded: list[dict[str, object]] = []
-    monkeypatch.setattr(litert, "_interpreter", lambda: lambda **source: loaded.append(source))
+def test_a_litert_program_changed_after_it_was_checked(signed: Path) -> None:
+    """Interpreters map a checked copy, not the bundle's file."""
     file = signed / "program.tflite"
-    content = file.read_bytes()
-    bundle = Bundle.open(signed, [KEY])
-    litert.load(bundle, file.name, 1)
-    litert.load(Bundle.open(signed), file.name, 1)
-    assert [(kind, one["num_threads"]) for one in loaded for kind in one if kind.startswith("model")] == [
-        ("model_content", 1),
-        ("model_path", 1),
-    ]
-    assert loaded[0]["model_content"] == content
+    content, bundle = file.read_bytes(), Bundle.open(signed)
+    copy = TfliteFile(bundle, file.name)
+    file.write_bytes(content[::-1])
+    assert copy._file is not None
+    copy._file.seek(0)
+    assert copy._file.read() == content
+    with pytest.raises(BundleError, match="its digest differs"):
+        TfliteFile(bundle, file.name)
+
+
+def test_an_executorch_program_changed_after_it_was_checked(signed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With pinned keys ExecuTorch gets the bytes that were checked, else the name of the file, which it maps."""
+    loaded: list[object] = []
+
+    def load(source: object, program_verification: object) -> SimpleNamespace:
+        loaded.append(source)
+        return SimpleNamespace(load_method=None)
+
+    binding = SimpleNamespace(
+        _unsafe_reset_threadpool=lambda threads: None, Verification=SimpleNamespace(InternalConsistency=1),
+        _load_program=load, _load_program_from_buffer=load,
+    )  # fmt: skip
+    torch = SimpleNamespace(from_numpy=None, set_num_threads=lambda threads: None)
+    monkeypatch.setattr(executorch, "_binding", lambda: (torch, binding))
+    file = signed / "program.tflite"  # its content does not matter here
+    content, bundle = file.read_bytes(), Bundle.open(signed, [KEY])
+    executorch.load(bundle, file.name, 1)
+    executorch.load(Bundle.open(signed), file.name, 1)
+    assert loaded == [content, str(file)]
     file.write_bytes(content[::-1])
     with pytest.raises(BundleError, match="its digest differs"):
-        litert.load(bundle, file.name, 1)
+        executorch.load(bundle, file.name, 1)
     assert len(loaded) == 2
 
 

@@ -63,6 +63,7 @@ class Exported:
     given: dict[str, list[Tensor]]
     outputs: dict[str, list[str]]
     expected: dict[str, dict[str, Tensor]]
+    signed_by: str | None = None
 
     @property
     def manifest(self) -> SimpleNamespace:
