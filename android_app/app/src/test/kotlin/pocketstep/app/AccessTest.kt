@@ -24,7 +24,7 @@ import java.io.ByteArrayOutputStream
 import java.io.File
 
 /** What may be missing or refused: bundle, camera, permission, picture. */
-class AccessTest : AppTest() {
+class AccessTest : AppScene() {
     private fun View.shows(text: Int) = app.getString(text) in text()
 
     private fun page(activity: Activity): View = activity.findViewById(R.id.page)

@@ -9,7 +9,7 @@ import org.junit.Assert.assertSame
 import org.junit.Test
 
 /** How a camera's picture gets upright and unstretched; on a device only the rest remains to be seen. */
-class GeometryTest : AppTest() {
+class GeometryTest : AppScene() {
     /** Where points of a content, stretched over a view, are drawn. */
     private fun drawn(
         view: Size,

@@ -19,7 +19,7 @@ import java.io.File
  *
  * `scripts/android screens` keeps the pictures; every number on them is the real learner's.
  */
-class ScreensTest : AppTest() {
+class ScreensTest : AppScene() {
     @Test
     fun light() = tour("light", "en", "notnight")
 

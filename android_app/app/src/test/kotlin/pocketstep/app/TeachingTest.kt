@@ -14,7 +14,7 @@ import org.junit.Before
 import org.junit.Test
 
 /** Seeing, teaching, before and after, undo: by the buttons, with the real learner. */
-class TeachingTest : AppTest() {
+class TeachingTest : AppScene() {
     @Before
     fun prepareWork() = WorkManagerTestInitHelper.initializeTestWorkManager(app)
 

@@ -13,7 +13,7 @@ import org.junit.Test
 import java.util.Locale
 
 /** Both languages, and what a screen reader is told. */
-class WordsTest : AppTest() {
+class WordsTest : AppScene() {
     private fun inLanguage(tag: String): Context {
         val configuration = Configuration(app.resources.configuration).apply { setLocale(Locale.forLanguageTag(tag)) }
         return app.createConfigurationContext(configuration)

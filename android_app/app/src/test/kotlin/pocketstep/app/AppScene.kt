@@ -30,7 +30,7 @@ import java.io.File
 @RunWith(RobolectricTestRunner::class)
 @GraphicsMode(GraphicsMode.Mode.NATIVE)
 @Config(sdk = [34], qualifiers = "w360dp-h640dp-xhdpi")
-abstract class AppTest {
+abstract class AppScene {
     @get:Rule
     val temporary: TemporaryFolder = TemporaryFolder()
 
