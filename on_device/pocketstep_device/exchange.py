@@ -40,7 +40,7 @@ def export_parts(learner: Knowledge, classes: Collection[str] | None = None) -> 
         learner: an open one.
         classes: names; those that the device does not have are left out.
     """
-    parts = parts_of(learner.manifest, learner.values, learner.class_names)
+    parts = parts_of(learner.manifest, learner.values, learner.classes)
     return {n: p for n, p in parts.items() if classes is None or OF_CLASS not in n or class_of(n) in classes}
 
 
@@ -62,7 +62,7 @@ def import_parts(learner: Knowledge, parts: Mapping[str, Array]) -> list[str]:
             changed.
         StateError: the disk refuses. Nothing was changed.
     """
-    values, taken = placed(learner.manifest, learner.values, learner.class_names, parts)
+    values, taken = placed(learner.manifest, learner.values, learner.classes, parts)
     if taken:
         learner.take_trained(values)
     return taken
@@ -102,8 +102,8 @@ def counts(learner: Knowledge) -> dict[str, int]:
     """Images of each class that this device observed and trains on: what its parts weigh."""
     samples = learner.samples
     own = samples.labels[(samples.origin == DEVICE) & ~samples.held_back]
-    numbers = np.bincount(own, minlength=len(learner.class_names))
-    return {name: int(n) for name, n in zip(learner.class_names, numbers, strict=False) if n}
+    numbers = np.bincount(own, minlength=len(learner.classes))
+    return {name: int(n) for name, n in zip(learner.classes, numbers, strict=False) if n}
 
 
 def part_problem(part: object, shape: tuple[int, ...]) -> str:

@@ -60,8 +60,8 @@ class Knowledge:
         return self._samples
 
     @property
-    def class_names(self) -> list[str]:
-        """All classes in the order of their slots."""
+    def classes(self) -> list[str]:
+        """All classes, the learned ones among them, in the order of their slots."""
         return list(self._info["classes"])
 
     def take_trained(self, values: Mapping[str, Array]) -> None:

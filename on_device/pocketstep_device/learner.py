@@ -110,11 +110,6 @@ class Learner(Knowledge):
         self._lock.__exit__(None, None, None)
 
     @property
-    def classes(self) -> list[str]:
-        """All classes, the learned ones among them, in the order of their slots."""
-        return list(self._info["classes"])
-
-    @property
     def free_slots(self) -> int:
         """How many classes can still be added."""
         return self.manifest.task.slots - len(self.classes)
