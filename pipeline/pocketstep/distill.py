@@ -12,6 +12,10 @@ from torch.utils.hooks import RemovableHandle
 from pocketstep.groups import Group, facts_of, find_groups
 from pocketstep_device.errors import InputError
 
+_IMAGE = (1, 2, 3)
+"""The dimensions of one image's maps."""
+_SMALLEST = 1e-12
+
 
 class KnowledgeTransfer(nn.Module):
     """The loss l1 * J1 + l2 * sum over groups of Jb + l3 * J3, to be used as the loss of ``training.fit``.
@@ -138,18 +142,20 @@ def logit_distance(teacher: Tensor, student: Tensor) -> Tensor:
 
 def map_distance(teacher: Tensor, student: Tensor) -> Tensor:
     """Jb: the L2 distance of l2-normalised maps, (B, C, H, W) each, averaged over the images."""
-    return logit_distance(_unit(teacher), _unit(student))
+    distances: Tensor = torch.linalg.vector_norm(_unit(teacher) - _unit(student), dim=_IMAGE)
+    return distances.mean()
 
 
 def similarity(teacher: Tensor, student: Tensor) -> Tensor:
     """Equations 3 and 4: the cosine of two (B, C, H, W) activations, averaged over the images."""
-    return (_unit(teacher) * _unit(student)).sum(1).mean()
+    return (_unit(teacher) * _unit(student)).sum(_IMAGE).mean()
 
 
 @torch.no_grad()
 def most_similar(teachers: Sequence[Tensor], students: Sequence[Tensor]) -> tuple[int, int]:
     """(k*, j*): the places of the teacher's and the student's most similar maps; the first of equals."""
-    cosines = torch.stack([similarity(taught, learnt) for taught in teachers for learnt in students])
+    above, below = ([_unit(maps) for maps in side] for side in (teachers, students))
+    cosines = torch.stack([(taught * learnt).sum(_IMAGE).mean() for taught in above for learnt in below])
     return divmod(int(cosines.argmax()), len(students))
 
 
@@ -168,7 +174,8 @@ def pad_channels(maps: Tensor, channels: int) -> Tensor:
 
 
 def _unit(maps: Tensor) -> Tensor:
-    return nn.functional.normalize(maps.flatten(1), dim=1)
+    norms: Tensor = torch.linalg.vector_norm(maps, dim=_IMAGE, keepdim=True)
+    return maps / norms.clamp(min=_SMALLEST)  # no flattening, which would copy maps that are channels last
 
 
 def check_correspondence(

@@ -67,6 +67,8 @@ class Feed:
             rows = rows[self.own]
             images = self.augmentation.move(self.images[rows], draws)
             images = self.augmentation.mask(normalised(images, *self.statistics), draws)
+            if self.device.type == "cuda":
+                images = images.pin_memory()  # else the copy waits for all that the device still does
             yield (
                 images.to(self.device, non_blocking=True).contiguous(memory_format=self.format),
                 self.labels[rows].to(self.device, non_blocking=True),

@@ -38,6 +38,8 @@ class Workers:
         if precision == "float16" and device.type != "cuda":
             raise InputError(f"float16 needs a CUDA device, the network is on '{device.type}': choose bfloat16")
         self.device, self._precision = device, precision
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # all batches have one shape
         self._scaler = torch.amp.GradScaler("cuda", enabled=precision == "float16")
         self._accelerator: Any = None
         self.rank, self.count = 0, 1

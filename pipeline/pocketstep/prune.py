@@ -128,7 +128,7 @@ def _activations(model: nn.Module, images: Tensor) -> tuple[list[_Activation], s
     ]
     if not any(layers for layers, _ in activations):
         raise InputError("nothing to thin: no ReLU follows a convolution")
-    return activations, _layers_behind(next(reversed(traced.graph.nodes)), modules, None)
+    return activations, _layers_behind(next(iter(reversed(traced.graph.nodes))), modules, None)
 
 
 def _layers_behind(

@@ -279,5 +279,6 @@ def accuracy_of(network: nn.Module, test: Dataset, like: Dataset, recipe: Recipe
 def size_of(network: nn.Module, data: Dataset) -> tuple[int, int]:
     """(multiply-accumulates of one image, parameters)."""
     height, width, channels = data.images.shape[1:]
-    macs, parameters = tp.utils.count_ops_and_params(network, torch.zeros(1, channels, height, width))
+    image = torch.zeros(1, channels, height, width, device=next(network.parameters()).device)
+    macs, parameters = tp.utils.count_ops_and_params(network, image)
     return int(macs), int(parameters)

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from pocketstep.bench.accuracy import recipe as recipes
-from pocketstep.bench.accuracy.base import Turned, base_network, upright_head
+from pocketstep.bench.accuracy.base import Turned, architecture, base_network, upright_head
 from pocketstep.bench.accuracy.results import draw_costs, draw_stream, shift_table, stream_table
 from pocketstep.bench.accuracy.rivals import RIVALS
 from pocketstep.bench.accuracy.run import check
 from pocketstep.bench.accuracy.stream import Course, Protocol, experiences, per_class, reordered
 from pocketstep.data import Dataset
+from pocketstep.networks import ResidualNet
 from pocketstep_device.errors import InputError
 
 DATA = "POCKETSTEP_CIFAR"
@@ -91,7 +92,8 @@ def test_turned_images_have_labels_of_their_own() -> None:
 def test_base_is_trained_once(tmp_path: Path) -> None:
     said: list[str] = []
     train = images(20, 3, side=32)
-    how: dict[str, Any] = {"epochs": 2, "seed": 0, "prepared": True, "smoothing": 0.0, "tell": said.append}
+    how: dict[str, Any] = {"network": "small", "epochs": 2, "seed": 0, "prepared": True, "smoothing": 0.0}
+    how["tell"] = said.append
     first = base_network(train, tmp_path / "base.safetensors", **how)
     assert first.head.out_features == 3
     assert len(said) == 2
@@ -167,3 +169,10 @@ def test_the_whole_table(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "streaming LDA" in done.output
     assert (tmp_path / "out" / "accuracy.png").exists()
+
+
+def test_the_papers_network_is_resnet_18() -> None:
+    with torch.device("meta"):
+        net = ResidualNet.from_architecture(architecture("resnet18", 100))
+    assert sum(p.numel() for p in net.parameters()) == pytest.approx(11.2e6, rel=0.01)
+    assert recipes.load("cifar100-b50-resnet18").settings().network == "resnet18"

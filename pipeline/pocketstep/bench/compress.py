@@ -124,8 +124,8 @@ class Study:
         save_network(network, weights)
         row |= {"name": name, "digest": digest}
         write_atomically(figures, json.dumps(row).encode())
-        for unfinished in self.out.glob("*.training"):
-            unfinished.unlink()
+        for stage in (name, f"{name}-hints"):  # no other row's, which another process may be at
+            (self.out / f"{stage}.training").unlink(missing_ok=True)
         return network, row
 
     def facts(self, network: nn.Module, histories: Sequence[History], test: Dataset | None = None) -> Row:
@@ -147,7 +147,7 @@ class Study:
         """Shallow and thin, not retrained."""
         part = replace(self.recipe.compress, threshold=threshold)
         recipe = replace(self.recipe, compress=part)
-        return narrowed(recipe, shortened(recipe, teacher)[0], self.data)[0]
+        return narrowed(recipe, shortened(recipe, teacher.cpu())[0], self.data)[0]
 
     def watching(self) -> Watching:
         """The console and the folder."""

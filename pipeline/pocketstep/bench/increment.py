@@ -45,8 +45,9 @@ def increment_rows(study: Study, part: IncrementRecipe) -> list[Row]:
     def compress() -> tuple[nn.Module, Row]:
         student = study.student(teacher, study.recipe.compress.threshold).to(best_device())
         histories = transfer(
-            study.recipe, teacher.to(best_device()), student, old, study.watching(), stage="old", like=study.data
-        )
+            study.recipe, teacher.to(best_device()), student, old, study.watching(), stage="old-student",
+            like=study.data,
+        )  # fmt: skip
         return student, study.facts(student, histories, study.test.select(known))
 
     student, _ = study.row("old-student", compress, *student_parts)

@@ -1,4 +1,4 @@
-"""The base model of a stream: the small network that every method starts from, trained once and kept."""
+"""The base model of a stream: the network that every method starts from, trained once and kept."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pocketstep.data import Dataset
 from pocketstep.networks import Architecture, BlockShape, ResidualNet
+from pocketstep.parallel import best_device
 from pocketstep.training import fit
 from pocketstep.weights import load_network, save_network
 from pocketstep_device.errors import InputError
@@ -20,8 +21,13 @@ TURNS = 4
 UPRIGHT = 0.5
 """Share of a batch that is not turned."""
 
-SHAPES = ((32, 32, 1), (32, 64, 2), (64, 128, 2), (128, 256, 1))
-"""Inputs, outputs and stride of the four blocks: 1.2 M parameters, 107 M multiply-adds on 32x32 images."""
+Shape = tuple[int, int, int]
+NETWORKS: dict[str, tuple[int, tuple[Shape, ...]]] = {
+    "small": (1, ((32, 32, 1), (32, 64, 2), (64, 128, 2), (128, 256, 1))),
+    "resnet18": (2, ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2))),
+}
+"""Blocks of each of the four groups; inputs, outputs and stride of its first one. On 32x32 images: 1.2 M parameters and
+107 M multiply-adds; ResNet-18 in its CIFAR form, as in the papers, 11 M and 556 M."""
 
 
 class Turned(nn.Module):
@@ -59,7 +65,7 @@ def smoothed(smoothing: float) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
 
 
 def base_network(
-    data: Dataset, path: Path, *, epochs: int, seed: int, prepared: bool, smoothing: float,
+    data: Dataset, path: Path, *, network: str, epochs: int, seed: int, prepared: bool, smoothing: float,
     tell: Callable[[str], None],
 ) -> ResidualNet:  # fmt: skip
     """Trains the base on the stream's first classes, or reads what an earlier run wrote.
@@ -67,6 +73,7 @@ def base_network(
     Args:
         data: their training images, 32x32 RGB.
         path: of its file.
+        network: a key of ``NETWORKS``.
         epochs: passes; one-cycle rate, bfloat16, crops and flips.
         seed: of weights, order and augmentation.
         prepared: whether it is prepared for learning: no label smoothing, rotation labels.
@@ -80,9 +87,8 @@ def base_network(
         return kept
     path.parent.mkdir(parents=True, exist_ok=True)
     classes = len(data.classes)
-    groups = tuple((BlockShape(i, o, o, s, i != o or s != 1),) for i, o, s in SHAPES)
     rows = classes * TURNS if prepared else classes
-    net = ResidualNet.from_architecture(Architecture(rows, 3, SHAPES[0][0], groups), seed=seed)
+    net = ResidualNet.from_architecture(architecture(network, rows), seed=seed).to(best_device())
     generator = torch.Generator().manual_seed(seed)
     fit(
         net, data, epochs=epochs, batch=128, learning_rate=0.25, seed=seed, mean=MEAN, std=STD, augment=True,
@@ -91,11 +97,21 @@ def base_network(
         checkpoint=path.with_suffix(".checkpoint"),
         on_progress=lambda p: tell(f"base: epoch {p.epoch} of {p.epochs}, loss {p.loss:.3f}"),
     )  # fmt: skip
+    net = net.eval().cpu().to(memory_format=torch.contiguous_format)
     net.head = upright_head(net.head, classes)
-    net = net.eval().to(memory_format=torch.contiguous_format)
     save_network(net, path)
     path.with_suffix(".checkpoint").unlink(missing_ok=True)
     return net
+
+
+def architecture(network: str, classes: int) -> Architecture:
+    """Of one of ``NETWORKS``, for RGB images."""
+    blocks, shapes = NETWORKS[network]
+    groups = tuple(
+        (BlockShape(i, o, o, s, i != o or s != 1), *(BlockShape(o, o, o, 1, False) for _ in range(blocks - 1)))
+        for i, o, s in shapes
+    )
+    return Architecture(classes, 3, shapes[0][0], groups)
 
 
 def upright_head(head: nn.Linear, classes: int) -> nn.Linear:

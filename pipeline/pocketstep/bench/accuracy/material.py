@@ -47,6 +47,7 @@ class Settings:
         cut: after which block the frozen prefix ends: ``late``, ``middle`` or ``early``.
         replay_per_class: images of each base class that go along.
         seed: of class order, base and choice of images.
+        network: of the base, see ``NETWORKS``.
     """
 
     first: int = 50
@@ -56,6 +57,7 @@ class Settings:
     cut: str = "late"
     replay_per_class: int = 20
     seed: int = 0
+    network: str = "small"
 
 
 @dataclass
@@ -91,7 +93,7 @@ class Material:
         seen, _ = self.cloud
         path = self.folder / f"base-{self._base_name}.safetensors"
         return base_network(
-            seen, path, epochs=s.epochs, seed=s.seed, prepared=s.prepared,
+            seen, path, network=s.network, epochs=s.epochs, seed=s.seed, prepared=s.prepared,
             smoothing=s.smoothing, tell=self.tell,
         )  # fmt: skip
 
@@ -126,7 +128,8 @@ class Material:
     @property
     def _base_name(self) -> str:
         s = self.settings
-        return f"{s.first}-{s.epochs}-{'prepared' if s.prepared else f'smooth{s.smoothing}'}-{s.seed}"
+        kind = "prepared" if s.prepared else f"smooth{s.smoothing}"
+        return f"{s.network}-{s.first}-{s.epochs}-{kind}-{s.seed}"
 
     @property
     def _settings_name(self) -> str:

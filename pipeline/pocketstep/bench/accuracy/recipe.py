@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pocketstep.bench.accuracy.base import NETWORKS
 from pocketstep.bench.accuracy.material import CUTS, Settings
 from pocketstep.bench.accuracy.run import Order, check
 from pocketstep.bench.accuracy.stream import Protocol
@@ -19,6 +20,7 @@ from pocketstep_device.errors import InputError
 class BaseTable:
     """The base: see ``Settings``."""
 
+    network: str
     classes: int
     epochs: int
     prepared: bool
@@ -65,8 +67,9 @@ class AccuracyRecipe:
         """Of the base and the bundles."""
         base, stream = self.base, self.stream
         return Settings(
-            base.classes, base.epochs, base.prepared, base.smoothing, stream.cut, stream.replay_per_class, seed
-        )
+            base.classes, base.epochs, base.prepared, base.smoothing, stream.cut, stream.replay_per_class, seed,
+            base.network,
+        )  # fmt: skip
 
     def order(self, runtime: str, threads: int) -> Order:
         """What the stream's part asks for."""
@@ -98,7 +101,8 @@ def load(path: str) -> AccuracyRecipe:
 
 def _check(recipe: AccuracyRecipe) -> None:
     check(recipe.stream.methods)
-    chosen = {"data": ((recipe.data,), ("cifar100",)), "stream.cut": ((recipe.stream.cut,), tuple(CUTS)),
+    chosen = {"data": ((recipe.data,), ("cifar100",)), "base.network": ((recipe.base.network,), tuple(NETWORKS)),
+              "stream.cut": ((recipe.stream.cut,), tuple(CUTS)),
               "shift.cameras": (recipe.shift.cameras, tuple(CAMERAS)), "shift.cuts": (recipe.shift.cuts, tuple(CUTS)),
               "shift.variants": (recipe.shift.variants, ("centre", "full"))}  # fmt: skip
     for where, (values, known) in chosen.items():
