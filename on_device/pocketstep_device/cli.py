@@ -81,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     observe.add_argument("--label", help="the class of all images")
     observe.add_argument("--new-class", action="store_true", help="add classes that do not exist yet")
     learn = add("learn", _learn, "update on what was observed; keep it only when known classes survive")
+    learn.add_argument(
+        "--targets", metavar="PACK", help="learn from a target pack too: unlabelled images that the cloud's teacher saw"
+    )
     _add_budget(learn)
     text = "let BUNDLE take over what was learned in --state with an older bundle"
     _add_budget(add("adopt", _adopt, text))
@@ -201,7 +204,7 @@ def _show(progress: Any) -> None:
 
 def _learn(options: argparse.Namespace) -> tuple[Result, list[str]]:
     with _open(options) as learner:
-        report = learner.update(_budget(options), _show, options.method)
+        report = learner.update(_budget(options), _show, options.method, options.targets)
     if sys.stderr.isatty():
         sys.stderr.write("\n")
     verdict = f"kept '{report.chosen}'" if report.accepted else "rolled back"

@@ -22,6 +22,9 @@ from pocketstep_device.shipped import initial_snapshot
 from pocketstep_device.state import Snapshot, StateStore
 from pocketstep_device.state_checks import checked_values
 
+TAUGHT = "taught"
+"""In a snapshot's info: a target pack took part in the last update."""
+
 
 class Knowledge:
     """The state of one bundle on one device, in memory and on disk; the only place that writes it.
@@ -77,7 +80,8 @@ class Knowledge:
         """
         if "before_update" not in self._info:
             raise StateError("there is no update to roll back; the state is that of the bundle or was rolled back")
-        before = self._store.load_version(int(self._info["before_update"]))
+        version = int(self._info["before_update"])  # 0: the first change was a pack's, and the bundle has the state
+        before = self._store.load_version(version) if version else initial_snapshot(self.bundle)
         values = checked_values(
             before, self.manifest, f"The saved state {before.version} before that update", StateError
         )
@@ -85,7 +89,7 @@ class Knowledge:
         later = self._samples.select(self._samples.pending)  # observed since that update
         samples = Samples.concat([earlier, later])
         chunks += self._replay.append(later)
-        if self._same_features(values):
+        if self._same_features(values) and not self._info.get(TAUGHT):
             values.update({name: self._values[name] for name in closed_form.STATISTICS})
         else:
             values = closed_form.observed(self._machine, values, later.select(~later.held_back))
@@ -98,10 +102,13 @@ class Knowledge:
         body = [s.name for s in self.manifest.state if s.kind == "parameter" and not s.name.startswith("head.")]
         return all(np.array_equal(values[name], self._values[name]) for name in body)
 
-    def _keep_update(self, values: Mapping[str, Array]) -> None:
+    def _keep_update(self, values: Mapping[str, Array], classes: list[str], *, taught: bool) -> None:
+        """Saves an accepted update; ``taught`` by a target pack, whose part of the statistics goes when it does."""
         settled = replace(self._samples, pending=np.zeros_like(self._samples.pending))
         info = {
-            **self._info,
+            **without_rollback(self._info),
+            **({TAUGHT: True} if taught else {}),
+            "classes": classes,
             "updates": int(self._info["updates"]) + 1,
             "before_update": self._version,
             "keep": [self._version],
@@ -134,4 +141,4 @@ class Knowledge:
 
 def without_rollback(info: Mapping[str, Any]) -> dict[str, Any]:
     """A snapshot's info that says nothing of an update to take back."""
-    return {k: v for k, v in info.items() if k not in ("before_update", "keep")}
+    return {k: v for k, v in info.items() if k not in ("before_update", "keep", TAUGHT)}

@@ -29,6 +29,7 @@ from pocketstep_device.shuffle import SplitMix64
 from pocketstep_device.state import StateStore
 from pocketstep_device.state_checks import most_bytes
 from pocketstep_device.storage import FolderLock
+from pocketstep_device.target_pack import METHOD, TargetPack
 from pocketstep_device.trust import ReleaseFloor
 from pocketstep_device.update import Update
 
@@ -205,53 +206,78 @@ class Learner(Knowledge):
         budget: Budget | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         method: str = "auto",
+        targets: str | os.PathLike[str] | None = None,
     ) -> UpdateReport:
         """Learns what was observed since the last update; keeps the result only when known classes survive it.
+
+        With ``targets``, learns from the teacher's answers too: images without labels. Classes that only the teacher
+        knows take free slots. The pack's samples are not stored; the closed form's statistics keep what they say.
 
         Args:
             budget: seconds and memory; no limit where None.
             on_progress: called after every step; an exception raised there cancels the update.
             method: a schedule of the manifest; ``auto`` takes the best phase on held-back samples.
+            targets: a file of ``pocketstep targets``, made for this bundle; ``auto`` means ``targets`` then.
 
         Raises:
-            InputError: nothing observed, or unknown method.
+            InputError: nothing observed, unknown method, or a target pack that is damaged, another bundle's, or of
+                more classes than there are free slots.
             CheckFailedError: memory, disk or battery won't do, by a forecast before it begins; or it took more memory
                 than its budget, or than there was. The state is as before.
         """
-        if method not in self.manifest.schedules:
-            raise InputError(f"unknown method '{method}'; this bundle has {', '.join(sorted(self.manifest.schedules))}")
-        if not self._samples.pending.any():
-            raise InputError("nothing was observed since the last update; observe labelled images first")
-        known = self._values["class_mask"].copy()
-        mask = np.maximum(known, (self._values["count"] > 0).astype(np.float32))
+        pack = None if targets is None else TargetPack.read(targets, self.bundle)
+        if pack is not None and method == "auto":
+            method = METHOD
+        self._check_method(method, pack)
+        classes = self.classes if pack is None else pack.with_classes(self.classes, self.manifest.task.slots)
+        known, values = self._values["class_mask"].copy(), self._values
+        mask = np.maximum(known, (values["count"] > 0).astype(np.float32))
         mask[np.unique(self._samples.labels[self._samples.pending])] = 1.0
         samples = Samples.concat([self._cloud, self._samples])
+        samples = samples.select(mask[samples.labels] > 0)
         budget = budget or Budget()
         phases = len(self.manifest.schedules[method].phases)
-        need = forecast(self.manifest, self._machine.runtime, len(self._cloud), len(self._samples), phases)
+        own = len(self._samples) + (len(pack.latents) if pack else 0)
+        need = forecast(self.manifest, self._machine.runtime, len(self._cloud), own, phases)
         check_room(need, budget, self._machine.taken_mb, self._store.folder)
         meter = Meter(budget)
+        lesson = pack.lesson(classes, self.manifest) if pack else None
+        if lesson is not None:
+            mask = np.maximum(mask, lesson.taught)
+            values = closed_form.observed(self._machine, values, lesson.samples.select(~lesson.samples.held_back))
+            samples = Samples.concat([samples, lesson.samples])
         run = Update(
             self._machine.with_threads(budget.threads),
-            {**self._values, "class_mask": mask},
+            {**values, "class_mask": mask},
             known,
-            samples.select(mask[samples.labels] > 0),
+            samples,
             self.manifest.schedules[method],
             method,
             meter,
             SplitMix64((self._version << 32) ^ int(self._info["updates"])),
             on_progress,
+            lesson,
         )
         try:
             report, values = run.run()
             if report.accepted:
-                self._keep_update(values)
+                self._keep_update(values, classes, taught=lesson is not None)
         except MemoryError as error:
             raise CheckFailedError(
                 "the update ran out of memory; nothing was changed. End other programs or build the bundle with a "
                 "smaller batch"
             ) from error
         return replace(report, stopped=meter.stopped)
+
+    def _check_method(self, method: str, pack: TargetPack | None) -> None:
+        if method not in self.manifest.schedules:
+            older = "; it was built before there were target packs" if method == METHOD else ""
+            methods = ", ".join(sorted(self.manifest.schedules))
+            raise InputError(f"unknown method '{method}'; this bundle has {methods}{older}")
+        if method == METHOD and pack is None:
+            raise InputError(f"the method '{METHOD}' learns from a target pack; give one made by 'pocketstep targets'")
+        if pack is None and not self._samples.pending.any():
+            raise InputError("nothing was observed since the last update; observe labelled images first")
 
     def forget(self, label: str) -> None:
         """Takes a class out: its samples, its part of the closed form's statistics, its place among the answers.

@@ -12,8 +12,11 @@ import numpy.typing as npt
 from pocketstep_device.errors import InputError
 from pocketstep_device.tensors import Array
 
-CLOUD, DEVICE = 0, 1
-"""Values of ``Samples.origin``."""
+CLOUD, DEVICE, TEACHER = 0, 1, 2
+"""Values of ``Samples.origin``; samples of a target pack are a ``TEACHER``'s, and never stored."""
+
+NO_LOGIT = -30.0
+"""A teacher's logit for slots that it does not know: no probability at any sensible temperature."""
 
 HELD_BACK_EVERY = 5
 """Every fifth observed image judges updates instead of training them."""
@@ -32,7 +35,7 @@ class Samples:
         soft_targets: float32, (N, slots); zero where ``has_soft`` is false.
         has_soft: bool, (N,).
         held_back: bool, (N,): kept for the check and never trained on.
-        origin: uint8, (N,): ``CLOUD`` or ``DEVICE``.
+        origin: uint8, (N,): ``CLOUD``, ``DEVICE``, or ``TEACHER``, whose labels are guesses.
         pending: bool, (N,): not yet part of an accepted update.
 
     Raises:

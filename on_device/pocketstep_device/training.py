@@ -15,8 +15,9 @@ from pocketstep_device.budget import Meter
 from pocketstep_device.machine import Machine, padded
 from pocketstep_device.reports import Progress
 from pocketstep_device.runtimes import Array
-from pocketstep_device.samples import Samples, one_hot
+from pocketstep_device.samples import NO_LOGIT, TEACHER, Samples, one_hot
 from pocketstep_device.shuffle import SplitMix64
+from pocketstep_device.target_pack import Lesson
 
 Values = dict[str, Array]
 Rows = npt.NDArray[np.int64]
@@ -33,6 +34,7 @@ class Trainer:
         known: (slots,) 1 for classes that existed before the update; they are what distillation protects.
         samples: all of the update.
         judge: a state's score on held-back samples, for phases with ``checks``.
+        lesson: the target pack whose samples are the last ones; None without.
     """
 
     machine: Machine
@@ -42,10 +44,12 @@ class Trainer:
     random: SplitMix64
     judge: Callable[[Values], tuple[float, float]]
     on_progress: Callable[[Progress], None] | None = None
+    lesson: Lesson | None = None
     loss: float = math.nan
     steps: int = 0
     soft_targets: Array = field(init=False)
     soft_weights: Array = field(init=False)
+    label_weights: Array = field(init=False)
 
     def cache_targets(self, before: Values) -> None:
         """Logits to distil from: the teacher's cached ones, for the device's own samples its outputs before the update.
@@ -54,10 +58,12 @@ class Trainer:
         """
         samples = self.samples
         self.soft_targets = samples.soft_targets.copy()
+        self.label_weights = (samples.origin != TEACHER).astype(np.float32)
         own = ~samples.has_soft & ~(samples.pending & (self.known[samples.labels] > 0))
         if own.any():
             latents = {"latents": samples.latents[own]}
             self.soft_targets[own] = self.machine.in_batches("classify", before, latents, "logits")
+            self.soft_targets[np.ix_(own, (self._distilled > 0) & (self.known == 0))] = NO_LOGIT
         self.soft_weights = (samples.has_soft | own).astype(np.float32)
 
     def run(self, phase: Mapping[str, Any], values: Values) -> Values:
@@ -103,14 +109,20 @@ class Trainer:
 
     def _controls(self, signature: str) -> Values:
         """Masks over class slots: what protects classes protects the known ones; targets that nobody gave are zero."""
+        taught = np.arange(len(self.known)) < len(self.machine.manifest.task.classes)
+        masks_of = {"logit_mask": taught.astype(np.float32), "soft_mask": self._distilled}
         values: Values = {}
         for spec in self.machine.manifest.signatures[signature].inputs:
             if spec.source == "control" and spec.shape == self.known.shape:
-                taught = np.arange(len(self.known)) < len(self.machine.manifest.task.classes)
-                values[spec.name] = taught.astype(np.float32) if spec.name == "logit_mask" else self.known
+                values[spec.name] = masks_of.get(spec.name, self.known)
             elif spec.source == "batch":
                 values[spec.name] = np.zeros(spec.shape, np.float32)
         return values
+
+    @property
+    def _distilled(self) -> Array:
+        """(slots,) 1 for classes that soft targets speak of: the known ones, and those that a pack's teacher knows."""
+        return self.known if self.lesson is None else np.maximum(self.known, self.lesson.taught)
 
     def hyper(self, phase: Mapping[str, Any]) -> Values:
         """Every hyper-parameter of the manifest: the phase's value, or the default."""
@@ -151,11 +163,25 @@ class Trainer:
     def _batch(self, chosen: Rows, batch: int) -> Values:
         labels = one_hot(self.samples.labels[chosen], self.machine.manifest.task.slots)
         return {
+            **self._feature_targets(chosen, batch),
             "latents": padded(self.samples.latents[chosen], batch),
             "labels": padded(labels, batch),
-            "label_weights": padded(np.ones(len(chosen), np.float32), batch),
+            "label_weights": padded(self.label_weights[chosen], batch),
             "soft_targets": padded(self.soft_targets[chosen], batch),
             "soft_weights": padded(self.soft_weights[chosen], batch),
+        }
+
+    def _feature_targets(self, chosen: Rows, batch: int) -> Values:
+        """Those of the pack's samples, which are the last ones; nothing where there are none."""
+        if self.lesson is None or self.lesson.features is None:
+            return {}
+        features = self.lesson.features
+        places = chosen - (len(self.samples) - len(features))
+        taught = places >= 0
+        targets = np.where(taught[:, None], features[np.maximum(places, 0)], np.float32(0))
+        return {
+            "feature_targets": padded(targets, batch),
+            "feature_weights": padded(taught.astype(np.float32), batch),
         }
 
 

@@ -23,9 +23,12 @@ from pocketstep_device.reports import PhaseReport, Progress, UpdateReport
 from pocketstep_device.runtimes import Array
 from pocketstep_device.samples import Samples
 from pocketstep_device.shuffle import SplitMix64
+from pocketstep_device.target_pack import METHOD, Lesson
 from pocketstep_device.training import COVARIANCE, Trainer, vector
 
 Values = dict[str, Array]
+CHOOSING = ("auto", METHOD)
+"""Methods that keep the phase that does best; the others keep their last one."""
 PROTOTYPES = ("prototypes", "prototype_count")
 
 
@@ -46,7 +49,8 @@ class Update:
         machine: the program.
         values: the state before the update, its statistics and class mask already with the new classes.
         known: (slots,) 1 for classes that existed before.
-        samples: replay of the cloud and of the device, pending ones among them.
+        samples: replay of the cloud and of the device, pending ones among them, and the lesson's last.
+        lesson: a target pack's; None without.
     """
 
     machine: Machine
@@ -58,13 +62,14 @@ class Update:
     meter: Meter
     random: SplitMix64
     on_progress: Callable[[Progress], None] | None = None
+    lesson: Lesson | None = None
     trainer: Trainer = field(init=False)
 
     def __post_init__(self) -> None:
         self._held = self.samples.select(self.samples.held_back)
         self.trainer = Trainer(
             self.machine, self.known, self.samples, self.meter, self.random,
-            lambda values: self._judge(values).score, self.on_progress,
+            lambda values: self._judge(values).score, self.on_progress, self.lesson,
         )  # fmt: skip
 
     def run(self) -> tuple[UpdateReport, Values]:
@@ -107,8 +112,9 @@ class Update:
                 "Observe more images of the new class, or check their labels; forget() takes a class out"
             )
             return self._report(False, "", reason, before.old, before.old, math.nan, phases), self.values
-        best = max(able, key=lambda c: c.verdict.score) if self.method == "auto" else able[-1]
-        reason = f"'{best.report.phase}' did best on held-back samples" if self.method == "auto" else "as asked for"
+        choosing = self.method in CHOOSING
+        best = max(able, key=lambda c: c.verdict.score) if choosing else able[-1]
+        reason = f"'{best.report.phase}' did best on held-back samples" if choosing else "as asked for"
         old, new = best.report.old_accuracy, best.report.new_accuracy
         report = self._report(True, best.report.phase, reason, before.old, old, new, phases)
         return report, self._with_protection(best.values)

@@ -15,6 +15,7 @@ from pocketstep.cli_bench import bench, inspect
 from pocketstep.cli_export import export
 from pocketstep.cli_fleet import decouple, fleet
 from pocketstep.cli_sign import keygen, sign, verify
+from pocketstep.cli_targets import targets
 from pocketstep.cli_validate import validate
 from pocketstep_device.errors import InputError, PocketstepError
 
@@ -133,6 +134,7 @@ app.command(epilog=EPILOG)(inspect)
 app.command(epilog=EPILOG)(keygen)
 app.command(epilog=EPILOG)(validate)
 app.command(epilog=EPILOG)(sign)
+app.command(epilog=EPILOG)(targets)
 app.command(epilog=EPILOG)(verify)
 app.add_typer(bench, name="bench")
 

@@ -55,6 +55,19 @@ def load_folder(
     return Dataset(np.stack(images), np.array(labels, np.int64), tuple(classes))
 
 
+def load_unlabelled(folder: str | Path, size: tuple[int, int], channels: int) -> Images:
+    """All pictures in a folder and in its folders, (N, H, W, C) uint8, in the order of their paths.
+
+    Raises:
+        InputError: there are none, or a file is no picture.
+    """
+    root = Path(folder)
+    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
+    if not files:
+        raise InputError(f"{root} holds no pictures ({', '.join(PICTURES)}); give a folder of some")
+    return np.stack([_picture(path, size, channels) for path in files])
+
+
 def _picture(path: Path, size: tuple[int, int] | None, channels: int | None) -> Images:
     from PIL import Image, ImageOps
 

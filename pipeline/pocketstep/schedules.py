@@ -36,6 +36,9 @@ REPLAY: dict[str, Any] = {
     "distillation": 1.0,
     "temperature": 2.0,
 }
+TAUGHT = {**REPLAY, "name": "taught", "checks": 4}
+TRANSFER = {"logits": ("logit_transfer", 0.1), "features": ("feature_transfer", 0.5)}
+"""Losses that only target packs weigh, their rates, and Zhao et al.'s weights of J1 and Jb."""
 ENHANCE = {**REPLAY, "name": "enhance", "epochs": 20, "max_steps": 160}
 AGAIN: dict[str, Any] = {**SOLVE, "name": "closed form again", "refresh": True}
 
@@ -48,6 +51,12 @@ def schedules(*, statistics: bool = True, options: StepOptions = DEFAULT, paths:
     classes learn faster in every phase.
     """
     every = {**_BASIC, **(_protected(options) if options.projection != "none" else {})}
+    if options.with_teacher:
+        every["targets"] = _schedule(
+            "a target pack: images without labels, and what the teacher says of them",
+            SOLVE, {**TAUGHT, **{rate: weight for loss, (rate, weight) in TRANSFER.items() if loss in options.losses}},
+            AGAIN, checked=True,
+        )  # fmt: skip
     if paths:
         every = {n: {**s, "phases": [_new_paths_faster(p) for p in s["phases"]]} for n, s in every.items()}
     if statistics:

@@ -14,12 +14,11 @@ from pocketstep.data import Dataset, Images
 from pocketstep.request import Request
 from pocketstep.schedules import SHRINKAGE
 from pocketstep.training import evaluate
-from pocketstep_device.samples import CLOUD, Samples
+from pocketstep_device.samples import CLOUD, NO_LOGIT, Samples
 from pocketstep_device.tensors import write_tensors
 
 SEEN = 2000
 """Images that the bundle's covariances are taken from: thousands of places each."""
-NO_LOGIT = -30.0  # the teacher's logit for slots that it does not know: no probability at any sensible temperature
 
 
 @torch.no_grad()
