@@ -13,6 +13,7 @@ from raw import write_raw
 from pocketstep_device import Learner
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.forecast import forecast
+from pocketstep_device.target_pack import TargetPack
 from pocketstep_device.validation import validate
 
 OBSERVED = 40
@@ -41,9 +42,26 @@ def write_exchange(bundle: Path, out: Path) -> None:
             lines = {"accepted": report.accepted, "chosen": report.chosen, "steps": sum(p.steps for p in report.phases)}
             text = "".join(f"{key}={value}\n" for key, value in lines.items())
             (out / runtime / f"{method}.properties").write_text(text)
+        write_lesson(bundle, out / runtime, runtime, test)
         write_adoptions(bundle, out, runtime)
         write_validation(bundle, out / runtime / "validation.properties", runtime)
     write_forecast(bundle, out / "forecast.properties")
+
+
+def write_lesson(bundle: Path, out: Path, runtime: str, test: Any) -> None:
+    """A target pack of images without labels, by a teacher of all ten classes that is right but not sure."""
+    from pocketstep.data import load_digits
+
+    shown = load_digits(16)[0].per_class(12, seed=1)
+    noise = np.random.default_rng(0).normal(0, 1, (len(shown), len(shown.classes)))
+    logits = (6 * np.eye(len(shown.classes))[shown.labels] + noise).astype(np.float32)
+    with Learner.open(bundle, out / "taught", runtime) as learner:
+        pack = TargetPack(shown.classes, learner.encode(shown.images), logits)
+        pack.write(out / "unlabelled.pack", learner.bundle)
+        report = learner.update(targets=out / "unlabelled.pack")
+        write_raw(out / "targets.raw", learner.classify(test).probabilities)
+    lines = {"accepted": report.accepted, "chosen": report.chosen, "steps": sum(p.steps for p in report.phases)}
+    (out / "targets.properties").write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
 
 
 def write_validation(bundle: Path, path: Path, runtime: str) -> None:

@@ -22,6 +22,7 @@ DEVICE_TESTS = Path(__file__).parents[1] / "device"
 sys.path.insert(0, str(DEVICE_TESTS))
 
 import fakes  # noqa: E402
+import packs  # noqa: E402
 import test_manifest  # noqa: E402
 import test_tensors  # noqa: E402
 
@@ -30,6 +31,7 @@ from pocketstep_device.bundle_writer import zip_bundle  # noqa: E402
 from pocketstep_device.errors import BundleError, PocketstepError, StateError  # noqa: E402
 from pocketstep_device.manifest import Manifest  # noqa: E402
 from pocketstep_device.state import StateStore  # noqa: E402
+from pocketstep_device.target_pack import TargetPack  # noqa: E402
 from pocketstep_device.tensors import read_tensors, write_tensors  # noqa: E402
 
 
@@ -39,6 +41,7 @@ def main() -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     cases = [*manifests(out / "manifests"), *tensor_files(out / "tensors"), *bundles(out / "bundles"), *states(out)]
+    cases += target_packs(out / "packs", Bundle.open(out / "bundles" / "good"))
     (out / "corpus.json").write_text(json.dumps(cases, indent=1))
     from exchange import write_exchange
     from variants import write_variant
@@ -206,6 +209,15 @@ def states(out: Path) -> Iterator[dict[str, Any]]:
             loaded = StateStore(path, "b" * 64).load()
             case["version"] = loaded.version if loaded else 0
         yield case
+
+
+def target_packs(folder: Path, bundle: Bundle) -> Iterator[dict[str, Any]]:
+    """A good one, and all the malformed ones."""
+    folder.mkdir()
+    for name, data in {"good": packs.good(bundle.digest), **packs.malformed(bundle.digest)}.items():
+        path = folder / f"{name.replace(' ', '-')}.pack"
+        path.write_bytes(data)
+        yield verdict("pack", path, lambda: TargetPack.read(path, bundle))  # noqa: B023
 
 
 if __name__ == "__main__":

@@ -108,6 +108,25 @@ public abstract class RuntimeContract {
         }
     }
 
+    /** Images without labels and a teacher's answers to them: Python's predictions, nothing stored, and taken back whole. */
+    @Test
+    public fun learnsFromATargetPackAsPythonDoes() {
+        val expected = Properties().apply { Files.newInputStream(exchange.resolve("targets.properties")).use(::load) }
+        val pack = exchange.resolve("unlabelled.pack")
+        open().use { learner ->
+            assertThrows(InputException::class.java) { learner.update(method = "targets") }
+            val report = learner.update(pack)
+            assertEquals(expected["accepted"] == "True", report.accepted)
+            assertEquals(expected["chosen"], report.chosen)
+            assertEquals(expected["steps"].toString().toInt(), report.phases.sumOf { it.steps })
+            assertSamePredictions("targets", Raw.read(exchange.resolve("targets.raw")), learner.classify(Fixtures.images("test")))
+            assertEquals(0, learner.status().storedSamples.values.sum())
+            learner.rollback()
+            assertSamePredictions("before", Raw.read(exchange.resolve("before.raw")), learner.classify(Fixtures.images("test")))
+            assertTrue(learner.update(pack).accepted)
+        }
+    }
+
     /** A state that Python learned is predicted from, taken back and learned from again. */
     @Test
     public fun continuesWherePythonStopped() {

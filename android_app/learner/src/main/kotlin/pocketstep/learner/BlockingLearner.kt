@@ -126,42 +126,85 @@ public class BlockingLearner internal constructor(
         budget: Budget = Budget(),
         method: String = Update.AUTO,
         onProgress: ProgressListener = ProgressListener {},
-    ): UpdateReport =
-        guarded {
-            val schedule =
-                manifest.schedules[method] ?: throw InputException(
-                    "unknown method '$method'; this bundle has ${manifest.schedules.keys.sortedWith(codePointOrder).joinToString(", ")}",
-                )
-            val samples = state.samples
-            if (samples.pending.none { it }) {
-                throw InputException("nothing was observed since the last update; observe labelled images first")
+    ): UpdateReport = guarded { learn(null, budget, method, onProgress) }
+
+    /**
+     * Learns what was observed, and what a teacher said of images without labels. Classes that only the teacher knows
+     * take free slots. The pack's samples are not stored; the closed form's statistics keep what they say.
+     *
+     * @param targets a file of `pocketstep targets`, made for this bundle.
+     * @throws InputException for a pack that is damaged, another bundle's, or of more classes than there are free slots; or
+     * an unknown method.
+     * @throws CheckFailedException as for the other one.
+     */
+    @JvmOverloads
+    public fun update(
+        targets: Path,
+        budget: Budget = Budget(),
+        method: String = TargetPack.METHOD,
+        onProgress: ProgressListener = ProgressListener {},
+    ): UpdateReport = guarded { learn(TargetPack.read(targets, bundle), budget, method, onProgress) }
+
+    private fun learn(
+        pack: TargetPack?,
+        budget: Budget,
+        method: String,
+        onProgress: ProgressListener,
+    ): UpdateReport {
+        val schedule = scheduleOf(method, pack)
+        val samples = state.samples
+        val known = state.values.getValue(Knowledge.MASK)
+        val count = state.values.required("count").data
+        val mask = FloatArray(slots) { if (count[it] > 0) 1f else known.data[it] }
+        samples.where { samples.pending[it] }.forEach { mask[samples.labels[it]] = 1f }
+        val stored = (cloud + samples).let { all -> all.select(all.where { mask[all.labels[it]] > 0 }) }
+        val classes = pack?.withClasses(state.classes, slots) ?: state.classes
+        Forecast
+            .of(manifest, machine.runtimeName, cloud.size, samples.size + (pack?.size ?: 0), schedule.phases.size)
+            .checkRoom(budget, machine.takenMb, knowledge.store.folder)
+        val (report, values) =
+            inMemory(budget.threads) { program ->
+                val meter = Meter(budget)
+                val lesson = pack?.lesson(classes, manifest)
+                lesson?.taught?.data?.forEachIndexed { slot, taught -> mask[slot] = maxOf(mask[slot], taught) }
+                Update(
+                    program,
+                    knowledge.counting(lesson) + (Knowledge.MASK to FloatTensor(known.shape, mask)),
+                    known,
+                    if (lesson == null) stored else stored + lesson.samples,
+                    schedule,
+                    method,
+                    meter,
+                    SplitMix((state.version.toLong() shl Int.SIZE_BITS) xor state.updates.toLong()),
+                    onProgress::onProgress,
+                    lesson,
+                ).run()
             }
-            val known = state.values.getValue(Knowledge.MASK)
-            val count = state.values.required("count").data
-            val mask = FloatArray(slots) { if (count[it] > 0) 1f else known.data[it] }
-            samples.where { samples.pending[it] }.forEach { mask[samples.labels[it]] = 1f }
-            val all = cloud + samples
-            val phases = schedule.phases.size
-            Forecast
-                .of(manifest, machine.runtimeName, cloud.size, samples.size, phases)
-                .checkRoom(budget, machine.takenMb, knowledge.store.folder)
-            val (report, values) =
-                inMemory(budget.threads) { program ->
-                    Update(
-                        program,
-                        state.values + (Knowledge.MASK to FloatTensor(known.shape, mask)),
-                        known,
-                        all.select(all.where { mask[all.labels[it]] > 0 }),
-                        schedule,
-                        method,
-                        Meter(budget),
-                        SplitMix((state.version.toLong() shl Int.SIZE_BITS) xor state.updates.toLong()),
-                        onProgress::onProgress,
-                    ).run()
-                }
-            if (report.accepted) knowledge.keepUpdate(values)
-            report
+        if (report.accepted) knowledge.keepUpdate(values, classes, taught = pack != null)
+        return report
+    }
+
+    /** What a method means, if it can be run with a pack or without one. */
+    private fun scheduleOf(
+        method: String,
+        pack: TargetPack?,
+    ): Schedule {
+        val older = if (method == TargetPack.METHOD) "; it was built before there were target packs" else ""
+        val schedule =
+            manifest.schedules[method] ?: throw InputException(
+                "unknown method '$method'; this bundle has " +
+                    manifest.schedules.keys
+                        .sortedWith(codePointOrder)
+                        .joinToString(", ") + older,
+            )
+        if (pack == null && method == TargetPack.METHOD) {
+            throw InputException("the method '$method' learns from a target pack; give one made by 'pocketstep targets'")
         }
+        if (pack == null && state.samples.pending.none { it }) {
+            throw InputException("nothing was observed since the last update; observe labelled images first")
+        }
+        return schedule
+    }
 
     /**
      * Takes back the last accepted update; observed images and added classes stay and can be learned again.

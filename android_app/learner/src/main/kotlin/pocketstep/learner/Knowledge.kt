@@ -43,17 +43,24 @@ internal class Knowledge(
         collectGarbage()
     }
 
+    /** The values, their statistics with what a lesson says; the state is left as it is. */
+    fun counting(lesson: Lesson?): Values {
+        val samples = lesson?.samples ?: return state.values
+        return closedForm.observed(state.values, samples.select(samples.where { !samples.heldBack[it] }))
+    }
+
     fun rollback() {
         val version =
             state.beforeUpdate
                 ?: throw StateException("there is no update to roll back; the state is that of the bundle or was rolled back")
-        val before = store.loadVersion(version)
+        // 0: the first change was a target pack's, and the bundle has the state
+        val before = if (version == 0) initialSnapshot(bundle) else store.loadVersion(version)
         val later = state.samples.select(state.samples.where { state.samples.pending[it] }) // observed since then
         val earlier = recovered(before)
         val chunks = earlier.chunks + replay.append(later)
         var values = state.values.keys.associateWith { before.tensors.getValue(it).toFloats() }
         values =
-            if (sameFeatures(values)) {
+            if (sameFeatures(values) && state.info[TAUGHT] != true) {
                 values + ClosedForm.STATISTICS.filter(values::containsKey).associateWith(state.values::getValue)
             } else {
                 closedForm.observed(values, later.select(later.where { !later.heldBack[it] }))
@@ -77,10 +84,16 @@ internal class Knowledge(
         collectGarbage()
     }
 
-    fun keepUpdate(values: Values) {
+    /** Saves an accepted update; [taught] by a target pack, whose part of the statistics goes when it does. */
+    fun keepUpdate(
+        values: Values,
+        classes: List<String>,
+        taught: Boolean,
+    ) {
         val version = state.version.toLong()
+        val info = state.info.withoutRollback() + (if (taught) mapOf(TAUGHT to true) else emptyMap()) + ("classes" to classes)
         val changes = mapOf("updates" to state.updates + 1L, "before_update" to version, "keep" to listOf(version))
-        save(values, state.samples.settled(), state.info + changes)
+        save(values, state.samples.settled(), info + changes)
     }
 
     /** Whether other values make the same features as the present ones: only heads differ. */
@@ -116,8 +129,11 @@ internal class Knowledge(
 
     companion object {
         const val MASK = "class_mask"
+
+        /** In a snapshot's info: a target pack took part in the last update. */
+        const val TAUGHT = "taught"
     }
 }
 
 /** A snapshot's info that says nothing of an update to take back. */
-internal fun Map<String, Any?>.withoutRollback(): Map<String, Any?> = this - setOf("before_update", "keep")
+internal fun Map<String, Any?>.withoutRollback(): Map<String, Any?> = this - setOf("before_update", "keep", Knowledge.TAUGHT)

@@ -56,6 +56,13 @@ public class Learner internal constructor(
         method: String = "auto",
     ): UpdateReport = exclusively { update(budget, method) { steps.tryEmit(it) } }
 
+    /** See the other [BlockingLearner.update]: with a teacher's answers to images without labels. */
+    public suspend fun update(
+        targets: Path,
+        budget: Budget = Budget(),
+        method: String = TargetPack.METHOD,
+    ): UpdateReport = exclusively { update(targets, budget, method) { steps.tryEmit(it) } }
+
     /** See [BlockingLearner.rollback]. */
     public suspend fun rollback(): Unit = exclusively { rollback() }
 

@@ -104,7 +104,7 @@ internal class Samples(
         val FLAGS = setOf(PENDING, HELD_BACK)
 
         /** Every fifth observed image judges updates instead of training them. */
-        private const val HELD_BACK_EVERY = 5
+        const val HELD_BACK_EVERY = 5
 
         /** All parts one after the other. */
         fun join(

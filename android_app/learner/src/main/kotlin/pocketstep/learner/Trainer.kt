@@ -27,8 +27,12 @@ internal class Trainer(
     private val random: SplitMix,
     private val judge: Judge,
     private val onProgress: (Progress) -> Unit,
+    private val lesson: Lesson? = null,
 ) {
     private val manifest = machine.manifest
+
+    /** Where the lesson's samples begin, which are the last ones; their labels are guesses. */
+    private val guessed = samples.size - (lesson?.samples?.size ?: 0)
     private val slots = manifest.task.slots
     private val latents = Rows.latents(samples)
     private val soft = Rows.of(targets.soft)
@@ -85,7 +89,12 @@ internal class Trainer(
         val values = HashMap<String, FloatTensor>()
         for (spec in machine.signature("step").inputs) {
             if (spec.source == "control" && spec.dimensions.contentEquals(known.shape)) {
-                values[spec.name] = if (spec.name == "logit_mask") taught() else known
+                values[spec.name] =
+                    when (spec.name) {
+                        "logit_mask" -> taught()
+                        "soft_mask" -> distilled()
+                        else -> known
+                    }
             } else if (spec.source == "batch") {
                 values[spec.name] = FloatTensor.zeros(spec.dimensions)
             }
@@ -94,6 +103,12 @@ internal class Trainer(
     }
 
     private fun taught(): FloatTensor = FloatTensor(known.shape, FloatArray(slots) { if (it < manifest.task.classes.size) 1f else 0f })
+
+    /** Classes that soft targets speak of: the known ones, and those that a pack's teacher knows. */
+    private fun distilled(): FloatTensor {
+        val more = lesson?.taught?.data ?: return known
+        return FloatTensor(known.shape, FloatArray(slots) { maxOf(known.data[it], more[it]) })
+    }
 
     private fun hyper(phase: Phase): Values = manifest.hyperOf(phase)
 
@@ -133,12 +148,35 @@ internal class Trainer(
         batch: Int,
     ): Values {
         val weights = FloatArray(batch) { if (it < rows.size) targets.weights[rows[it]] else 0f }
+        val labelled = FloatArray(batch) { if (it < rows.size && rows[it] < guessed) 1f else 0f }
+        return featureTargets(rows, batch) +
+            mapOf(
+                "latents" to latents.padded(rows, batch),
+                "labels" to oneHot(samples.labels, rows, batch, slots),
+                "label_weights" to FloatTensor(intArrayOf(batch), labelled),
+                "soft_targets" to soft.padded(rows, batch),
+                "soft_weights" to FloatTensor(intArrayOf(batch), weights),
+            )
+    }
+
+    /** Those of the lesson's samples; nothing where there are none. */
+    private fun featureTargets(
+        rows: IntArray,
+        batch: Int,
+    ): Values {
+        val features = lesson?.features ?: return emptyMap()
+        val width = features.rowSize
+        val targets = FloatArray(batch * width)
+        val weights = FloatArray(batch)
+        rows.forEachIndexed { index, row ->
+            if (row >= guessed) {
+                features.data.copyInto(targets, index * width, (row - guessed) * width, (row - guessed + 1) * width)
+                weights[index] = 1f
+            }
+        }
         return mapOf(
-            "latents" to latents.padded(rows, batch),
-            "labels" to oneHot(samples.labels, rows, batch, slots),
-            "label_weights" to repeated(1f, rows.size, batch),
-            "soft_targets" to soft.padded(rows, batch),
-            "soft_weights" to FloatTensor(intArrayOf(batch), weights),
+            "feature_targets" to FloatTensor(intArrayOf(batch, width), targets),
+            "feature_weights" to FloatTensor(intArrayOf(batch), weights),
         )
     }
 

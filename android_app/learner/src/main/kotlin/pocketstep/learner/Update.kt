@@ -7,7 +7,8 @@ package pocketstep.learner
  * @property values the state before the update, its statistics and class mask already with the new classes; never
  * changed.
  * @property known (slots,) 1 for classes that existed before.
- * @property samples replay of the cloud and of the device, pending ones among them.
+ * @property samples replay of the cloud and of the device, pending ones among them, and the lesson's last.
+ * @property lesson a target pack's; null without.
  */
 internal class Update(
     private val machine: Machine,
@@ -19,6 +20,7 @@ internal class Update(
     private val meter: Meter,
     private val random: SplitMix,
     private val onProgress: (Progress) -> Unit,
+    private val lesson: Lesson? = null,
 ) {
     private class Candidate(
         val report: PhaseReport,
@@ -34,7 +36,7 @@ internal class Update(
         val judge = Judge(machine, samples)
         val before = values + ("class_mask" to known)
         val verdict = judge.of(before)
-        val trainer = Trainer(machine, known, samples, targets(before), meter, random, judge, onProgress)
+        val trainer = Trainer(machine, known, samples, targets(before), meter, random, judge, onProgress, lesson)
         val phases = Phases(machine, samples, trainer)
         val candidates = mutableListOf<Candidate>()
         var current = values
@@ -70,9 +72,9 @@ internal class Update(
                     "Observe more images of the new class, or check their labels; forget() takes a class out"
             return report(null, reason, before, candidates) to values
         }
-        val isAuto = method == AUTO
-        val best = if (isAuto) able.reduce { best, it -> if (it.verdict > best.verdict) it else best } else able.last()
-        val reason = if (isAuto) "'${best.report.phase}' did best on held-back samples" else "as asked for"
+        val isChoosing = method in CHOOSING
+        val best = if (isChoosing) able.reduce { best, it -> if (it.verdict > best.verdict) it else best } else able.last()
+        val reason = if (isChoosing) "'${best.report.phase}' did best on held-back samples" else "as asked for"
         return report(best, reason, before, candidates) to phases.withProtection(best.values)
     }
 
@@ -108,6 +110,8 @@ internal class Update(
             val rows = Rows.latents(samples.select(own))
             val logits = machine.inBatches("classify", before, "latents", rows, "logits").data
             own.forEachIndexed { index, row -> logits.copyInto(soft, row * slots, index * slots, (index + 1) * slots) }
+            val unsaid = (0 until slots).filter { known.data[it] == 0f && (lesson?.taught?.data?.get(it) ?: 0f) > 0 }
+            own.forEach { row -> unsaid.forEach { soft[row * slots + it] = TargetPack.NO_LOGIT } }
         }
         val weights = FloatArray(samples.size) { if (samples.hasSoft[it]) 1f else 0f }
         own.forEach { weights[it] = 1f }
@@ -116,5 +120,8 @@ internal class Update(
 
     companion object {
         const val AUTO = "auto"
+
+        /** Methods that keep the phase that does best; the others keep their last one. */
+        private val CHOOSING = setOf(AUTO, TargetPack.METHOD)
     }
 }

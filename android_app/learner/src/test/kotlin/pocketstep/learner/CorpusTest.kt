@@ -42,6 +42,12 @@ class CorpusTest {
     fun bundles() = sameVerdicts("bundle", least = 50) { Bundle.open(it) }
 
     @Test
+    fun targetPacks() {
+        val bundle = Bundle.open(folder!!.resolve("bundles/good"))
+        sameVerdicts("pack", least = 20) { TargetPack.read(it, bundle) }
+    }
+
+    @Test
     fun states() {
         sameVerdicts("state", least = 10) { StateStore(it, "b".repeat(64)).load() }
         for (case in cases("state").filter { it.error == null }) {
