@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ class Lesson:
         samples: of origin ``TEACHER``, labelled with the teacher's first choice, which only balances batches, judges,
             and counts for the closed form; every fifth is held back.
         features: float32 (N, L), targets for the step's features; None where there are none.
-        taught: (slots,) 1 for the classes that the teacher knows.
+        taught: (slots,) 1 for the classes that the teacher sees in an image that is not held back.
     """
 
     samples: Samples
@@ -113,12 +113,13 @@ class TargetPack:
         return pack
 
     def with_classes(self, known: Sequence[str], slots: int) -> list[str]:
-        """The device's classes and, behind them, those that only the teacher knows.
+        """The device's classes and, behind them, those that only the teacher knows and sees in an image.
 
         Raises:
             InputError: there are not enough free slots.
         """
-        classes = [*known, *(name for name in self.classes if name not in known)]
+        seen = [self.classes[column] for column in np.unique(self._first_choices[~self._held_back])]
+        classes = [*known, *(name for name in seen if name not in known)]
         if len(classes) > slots:
             raise InputError(
                 f"the target pack brings {len(classes) - len(known)} new classes, and {slots - len(known)} slots are "
@@ -127,26 +128,36 @@ class TargetPack:
         return classes
 
     def lesson(self, classes: Sequence[str], manifest: Manifest) -> Lesson:
-        """What a device with these classes, in the order of slots, learns from.
+        """What a device with these classes, in the order of slots, learns from; other classes are left out.
 
         Raises:
             InputError: features of another length than the step's.
         """
         slots, count = manifest.task.slots, len(self.latents)
-        own = np.array([classes.index(name) for name in self.classes])
+        columns = [column for column, name in enumerate(self.classes) if name in classes]
+        own = np.array([classes.index(self.classes[column]) for column in columns], np.int64)
         soft = np.full((count, slots), NO_LOGIT, np.float32)
-        soft[:, own] = self.logits
-        samples = Samples.observed(self.latents, 0, slots, 0)
+        soft[:, own] = self.logits[:, columns]
         taught = np.zeros(slots, np.float32)
-        taught[own] = 1
-        return Lesson(
-            replace(
-                samples, labels=own[self.logits.argmax(1)].astype(np.int64), soft_targets=soft,
-                has_soft=np.ones(count, np.bool_), origin=np.full(count, TEACHER, np.uint8),
-                held_back=np.arange(count) % HELD_BACK_EVERY == HELD_BACK_EVERY - 1,
-            ),
-            self._features_for(manifest), taught,
+        labels = own[self.logits[:, columns].argmax(1)]
+        taught[np.unique(labels[~self._held_back])] = 1
+        samples = Samples(
+            self.latents, labels, soft, np.ones(count, np.bool_), self._held_back, np.full(count, TEACHER, np.uint8),
+            np.ones(count, np.bool_),
         )  # fmt: skip
+        return Lesson(samples, self._features_for(manifest), taught)
+
+    @property
+    def _first_choices(self) -> npt.NDArray[np.int64]:
+        """(N,) columns."""
+        choices: npt.NDArray[np.int64] = self.logits.argmax(1)
+        return choices
+
+    @property
+    def _held_back(self) -> npt.NDArray[np.bool_]:
+        """(N,): every fifth."""
+        held_back: npt.NDArray[np.bool_] = np.arange(len(self.latents)) % HELD_BACK_EVERY == HELD_BACK_EVERY - 1
+        return held_back
 
     def _features_for(self, manifest: Manifest) -> Array | None:
         length = feature_length(manifest)

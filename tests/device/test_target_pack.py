@@ -118,6 +118,27 @@ def test_a_lesson_speaks_of_its_classes_only(bundle: Path, tmp_path: Path) -> No
     assert lesson.samples.held_back.sum() == len(pack.latents) // 5
 
 
+def test_a_teacher_may_be_sure_of_nothing(learner: Learner, bundle: Path, tmp_path: Path) -> None:
+    """Logits below that of slots that nobody speaks of."""
+    pack = pack_of(bundle, tmp_path)
+    low = replace(pack, logits=pack.logits - 100)
+    classes = low.with_classes(learner.classes, 6)
+    lesson = low.lesson(classes, learner.manifest)
+    assert lesson.taught.tolist() == [1, 1, 1, 0, 0, 0]
+    np.testing.assert_array_equal(lesson.samples.labels, pack.lesson(classes, learner.manifest).samples.labels)
+
+
+def test_a_class_that_the_teacher_does_not_see_takes_no_slot(learner: Learner, bundle: Path, tmp_path: Path) -> None:
+    pack = pack_of(bundle, tmp_path)
+    never = np.full((len(pack.logits), 1), -5, np.float32)
+    more = replace(pack, classes=(*NAMES, "unseen"), logits=np.concatenate([pack.logits, never], 1))
+    more.write(tmp_path / "more.pack", Bundle.open(bundle))
+    assert learner.update(targets=tmp_path / "more.pack").accepted
+    assert learner.classes == ["dark", "bright", "stripes"]
+    lesson = more.lesson(learner.classes, learner.manifest)
+    assert lesson.taught.tolist() == [1, 1, 1, 0, 0, 0]
+
+
 def trainer(learner: Learner, lesson: Lesson) -> Trainer:
     """Of the lesson alone, targets cached."""
     machine: Any = learner._machine

@@ -8,7 +8,7 @@ import java.nio.file.Path
  * @property samples labelled with the teacher's first choice, which only balances batches, judges, and counts for the
  * closed form; every fifth is held back.
  * @property features (N, L), targets for the step's features; null where there are none.
- * @property taught (slots,) 1 for the classes that the teacher knows.
+ * @property taught (slots,) 1 for the classes that the teacher sees in an image that is not held back.
  */
 internal class Lesson(
     val samples: Samples,
@@ -29,7 +29,7 @@ internal class TargetPack private constructor(
     val size: Int get() = logits.shape[0]
 
     /**
-     * The device's classes and, behind them, those that only the teacher knows.
+     * The device's classes and, behind them, those that only the teacher knows and sees in an image.
      *
      * @throws InputException if there are not enough free slots.
      */
@@ -37,7 +37,9 @@ internal class TargetPack private constructor(
         known: List<String>,
         slots: Int,
     ): List<String> {
-        val all = known + classes.filterNot(known::contains)
+        val trained = (0 until size).filterNot(::isHeldBack)
+        val seen = trained.map { argMax(logits.data, it * classes.size, classes.size) }.toSortedSet().map(classes::get)
+        val all = known + seen.filterNot(known::contains)
         if (all.size > slots) {
             throw InputException(
                 "the target pack brings ${all.size - known.size} new classes, and ${slots - known.size} slots are free; " +
@@ -48,7 +50,7 @@ internal class TargetPack private constructor(
     }
 
     /**
-     * What a device with these classes, in the order of slots, learns from.
+     * What a device with these classes, in the order of slots, learns from; other classes are left out.
      *
      * @throws InputException for features of another length than the step's.
      */
@@ -57,28 +59,23 @@ internal class TargetPack private constructor(
         manifest: Manifest,
     ): Lesson {
         val slots = manifest.task.slots
-        val own = IntArray(classes.size) { known.indexOf(classes[it]) }
+        val own = classes.map(known::indexOf)
         val soft = FloatArray(size * slots) { NO_LOGIT }
-        val labels = IntArray(size)
         for (row in 0 until size) {
-            own.forEachIndexed { column, slot -> soft[row * slots + slot] = logits.data[row * own.size + column] }
-            labels[row] = own[argMax(logits.data, row * own.size, own.size)]
+            own.forEachIndexed { column, slot -> if (slot >= 0) soft[row * slots + slot] = logits.data[row * own.size + column] }
         }
-        val samples =
-            Samples(
-                manifest.latent.shape,
-                slots,
-                latents,
-                labels,
-                soft,
-                BooleanArray(size) { true },
-                BooleanArray(size) { it % Samples.HELD_BACK_EVERY == Samples.HELD_BACK_EVERY - 1 },
-                ByteArray(size) { Samples.CLOUD },
-                BooleanArray(size) { true },
-            )
-        val taught = FloatArray(slots).also { mask -> own.forEach { mask[it] = 1f } }
+        val columns = own.indices.filter { own[it] >= 0 }
+        val labels = IntArray(size) { row -> own[columns.maxBy { logits.data[row * own.size + it] }] }
+        val taught = FloatArray(slots)
+        for (row in 0 until size) if (!isHeldBack(row)) taught[labels[row]] = 1f
+        val all = BooleanArray(size) { true }
+        val heldBack = BooleanArray(size, ::isHeldBack)
+        val origin = ByteArray(size) { Samples.CLOUD }
+        val samples = Samples(manifest.latent.shape, slots, latents, labels, soft, all, heldBack, origin, all)
         return Lesson(samples, featuresFor(manifest), FloatTensor(intArrayOf(slots), taught))
     }
+
+    private fun isHeldBack(row: Int): Boolean = row % Samples.HELD_BACK_EVERY == Samples.HELD_BACK_EVERY - 1
 
     private fun featuresFor(manifest: Manifest): FloatTensor? {
         val wanted =
