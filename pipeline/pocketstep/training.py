@@ -66,8 +66,8 @@ def fit(
 
     SGD with Nesterov momentum 0.9 and weight decay 5e-4 (Zhao et al. §5). Images that do not fill a last batch wait
     for another epoch's shuffle. The same seed, weights, machine and threads give the same result, also when the run
-    was killed and goes on from its checkpoint. Batches go to the model's device. Frozen batch norms keep their
-    statistics. Under ``accelerate launch`` all processes share each batch.
+    was killed and goes on from its checkpoint; on a GPU, to rounding. Batches go to the model's device. Frozen batch
+    norms keep their statistics. Under ``accelerate launch`` all processes share each batch.
 
     Args:
         model: Takes normalised float images (B, C, H, W), returns logits (B, classes).
