@@ -55,6 +55,7 @@ def validate(
     from pocketstep.validate.outcome import exit_code
     from pocketstep.validate.results import Limits, as_json, regressions
     from pocketstep.validate.run import validate as run
+    from pocketstep.validate.stopping import signals
 
     factors = Limits.parse(limits)
     plan = read_matrix(matrix) if matrix else None
@@ -68,7 +69,8 @@ def validate(
     settings = _settings(plan, *given)
     if baseline:
         regressions([], baseline, factors)  # one that cannot be read is said before the long part
-    outcomes = run(paths, _opened(rows), settings, _say, jobs or (plan.jobs if plan else 1))
+    with signals():
+        outcomes = run(paths, _opened(rows), settings, _say, jobs or (plan.jobs if plan else 1))
     grown = regressions(outcomes, baseline, factors) if baseline else []
     _write(outcomes, grown, settings.tolerance, junit, html)
     if markdown:

@@ -5,12 +5,20 @@ The scripts play a machine on this one: the runner that they start is the real o
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from broken import broken_copy
+from test_cloud_cli import pocketstep
 
+from pocketstep.validate import stopping
 from pocketstep.validate.outcome import Outcome
 from pocketstep.validate.run import Settings, validate
 from pocketstep.validate.targets import Target, open_target
@@ -44,13 +52,16 @@ echo "$*" >> "$FAKE_LOG"
 verb="$1"; shift
 inside() { sh -c "cd '$FAKE_ROOT/app' && $(echo "$1" | sed "s#/data/local/tmp#$FAKE_ROOT/tmp#g")"; }
 case "$verb" in
-    wait-for-device|uninstall) exit 0 ;;
+    wait-for-device) [ "$FAKE" = absent ] && exec sleep 60; exit 0 ;;
+    get-state) echo "error: device unauthorized." >&2; exit 1 ;;
+    uninstall) exit 0 ;;
     install) [ "$FAKE" = full ] && { echo "Failure [INSTALL_FAILED_INSUFFICIENT_STORAGE]"; exit 1; }; exit 0 ;;
     push) target="$(echo "$2" | sed "s#/data/local/tmp#$FAKE_ROOT/tmp#")"; cp -r "$1" "$target"; exit 0 ;;
     shell|exec-out)
         case "$1" in
             "run-as pocketstep.validator sh -c "*) inside "$(echo "$1" | sed 's/^run-as pocketstep.validator //')" ;;
             "am instrument"*)
+                [ "$FAKE" = unplugged ] && { echo "adb: device 'SERIAL' not found" >&2; exit 1; }
                 [ "$FAKE" = dies ] && { echo "INSTRUMENTATION_RESULT: shortMsg=Process crashed."; exit 0; }
                 cd "$FAKE_ROOT/app/files" && "$FAKE_PYTHON" -m pocketstep_device validate bundle --json report.json \\
                     --runtime "$(echo "$1" | sed 's/.*-e runtime \\([a-z]*\\).*/\\1/')" --no-learning ;;
@@ -81,6 +92,17 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, value in settings.items():
         monkeypatch.setenv(name, str(value))
     return tmp_path
+
+
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.1)
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def ask(target: Target | str, bundle: Path, timeout: float = 300.0) -> Outcome:
@@ -120,6 +142,71 @@ def test_what_goes_wrong_over_ssh_is_named(
         assert list((machine / "work").glob("pocketstep*")) == []
 
 
+def test_an_unreachable_host_is_asked_once_for_all_of_its_cells(
+    machine: Path, bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", "unreachable")
+    matrix, junit = tmp_path / "targets.toml", tmp_path / "junit.xml"
+    runtimes = 'runtimes = ["litert", "executorch"]'
+    matrix.write_text(f'[[target]]\nname = "ssh://board"\n{runtimes}\n[[target]]\nname = "host"\n{runtimes}\n')
+    done = pocketstep("validate", bundle_path, "--matrix", matrix, "--no-learning", "--json", "--junit", junit)
+    assert done.returncode == 3, done.stderr
+    rows = json.loads(done.stdout)["outcomes"]
+    assert [(row["target"], row["status"], row["kind"]) for row in rows] == [
+        *[("ssh://board", "error", "unreachable")] * 2,
+        *[("host", "passed", "")] * 2,
+    ]
+    assert all("Connection refused" in row["reason"] for row in rows[:2])
+    assert len((machine / "log").read_text().splitlines()) == 1
+
+
+def test_a_board_without_python_is_asked_once(
+    machine: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", "nopython")
+    settings = Settings(runtimes=("litert", "executorch"), learning=False)
+    found = validate([bundle_path], [open_target("ssh://board")], settings)
+    assert [(o.status, o.kind) for o in found] == [("error", "missing tool")] * 2
+    assert len([line for line in (machine / "log").read_text().splitlines() if "mktemp" in line]) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_job_and_leaves_the_board_clean(
+    number: signal.Signals, machine: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", "hangs")
+    words = ["validate", str(bundle_path), "--target", "ssh://board", "--target", "host", "--no-learning"]
+    process = subprocess.Popen([sys.executable, "-m", "pocketstep", *words], stderr=subprocess.PIPE, text=True)
+    until(lambda: "pocketstep_device" in _read(machine / "log"))
+    assert list((machine / "work").glob("pocketstep*"))
+    process.send_signal(number)
+    _, said = process.communicate(timeout=20)  # the hanging job would take 60
+    assert process.returncode == 128 + number
+    assert f"stopped by {number.name}" in said
+    assert "host litert" not in said
+    assert not list((machine / "work").glob("pocketstep*"))
+
+
+def test_a_signal_that_was_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with stopping.signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_one_changed_kernel_is_caught_over_ssh_and_adb(machine: Path, bundle_path: Path, tmp_path: Path) -> None:
+    copy = broken_copy(bundle_path, tmp_path / "copies", ("program.tflite",))
+    for target in ("ssh://board", "adb:SERIAL"):
+        found = ask(target, copy)
+        assert (found.status, found.kind) == ("failed", "golden trace"), found.reason
+        assert found.worst is not None
+        assert found.worst > 1e-3
+
+
 def test_an_android_device_is_installed_asked_and_left_clean(machine: Path, bundle_path: Path) -> None:
     found = ask("adb:SERIAL", bundle_path)
     assert found.status == "passed", found.reason
@@ -137,6 +224,7 @@ def test_an_android_device_is_installed_asked_and_left_clean(machine: Path, bund
         ("unreachable", "unreachable", "no devices"),
         ("full", "disk full", "INSUFFICIENT_STORAGE"),
         ("dies", "died", "Process crashed"),
+        ("unplugged", "died", "went away in the middle"),
     ],
 )
 def test_what_goes_wrong_over_adb_is_named(
@@ -146,6 +234,16 @@ def test_what_goes_wrong_over_adb_is_named(
     found = ask("adb", bundle_path)
     assert (found.status, found.kind) == ("error", kind), found.reason
     assert words in found.reason
+
+
+def test_a_phone_that_never_comes_is_unreachable(
+    machine: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", "absent")
+    monkeypatch.setattr("pocketstep.validate.adb._SHORT", 1.0)
+    found = ask("adb", bundle_path)
+    assert (found.status, found.kind) == ("error", "unreachable"), found.reason
+    assert "unauthorized" in found.reason
 
 
 def test_a_missing_tool_is_named_with_its_package(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,16 @@ def learning(predictions: list[int], accepted: bool = True) -> dict[str, Any]:
 class ScriptedTarget:
     """Gives what it was told, and raises it where it is an error."""
 
-    def __init__(self, name: str, answers: list[dict[str, Any] | Exception]) -> None:
+    def __init__(
+        self, name: str, answers: list[dict[str, Any] | Exception], not_ready: TargetError | None = None
+    ) -> None:
         self.name, self.runtimes, self._answers, self.closed = name, ("litert",), answers, False
+        self.prepared, self._not_ready = 0, not_ready
+
+    def prepare(self) -> None:
+        self.prepared += 1
+        if self._not_ready is not None:
+            raise self._not_ready
 
     def validate(self, job: Job) -> bytes:
         answer = self._answers.pop(0)
@@ -138,6 +147,19 @@ def test_one_dead_target_does_not_stop_the_others(bundle_path: Path) -> None:
     assert outcomes.exit_code([found[1], found[3]]) == 0
     assert outcomes.exit_code([found[1]]) == 3
     assert "the board went dark" in remarks(found)[0]
+
+
+def test_a_target_that_cannot_be_made_ready_is_asked_once(bundle_path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.bundle"
+    shutil.copytree(bundle_path, other)
+    dark = ScriptedTarget("dark", [], not_ready=TargetError("missing tool", "it has no python3"))
+    lost = ScriptedTarget("lost", [report(), TargetError("unreachable", "no route"), report()])
+    settings = Settings(runtimes=("litert", "executorch"), learning=False)
+    found = validate([bundle_path, other], [dark, lost], settings)
+    assert [(o.status, o.kind, o.reason) for o in found[:4]] == [("error", "missing tool", "it has no python3")] * 4
+    assert [o.kind for o in found[4:]] == ["", "unreachable", "unreachable", "unreachable"]
+    assert (dark.prepared, lost.prepared) == (1, 1)
+    assert dark.closed
 
 
 def test_a_bad_bundle_does_not_stop_the_others(bundle_path: Path, tmp_path: Path) -> None:

@@ -36,12 +36,20 @@ class AdbTarget:
         self._installed = False
         self._bundle = ""
 
+    def prepare(self) -> None:
+        """Waits for the device and installs the validator."""
+        apk = Path(os.environ.get(APK, "")) if os.environ.get(APK) else None
+        apk = apk or next(iter(sorted(_BUILD.glob("**/validator.apk"))), None)
+        if apk is None or not apk.exists():
+            raise TargetError("missing tool", f"there is no validator.apk; scripts/android validator, or set {APK}")
+        self._wait()
+        self._checked(["install", "-r", "-t", str(apk)], _COPY, "Installing the validator")
+        self._installed = True
+
     def validate(self, job: Job) -> bytes:
         """See :class:`Target`."""
         if job.runtime not in _RUNTIMES:
             raise UnsupportedError(f"Android's validator has no {job.runtime}; it has {', '.join(_RUNTIMES)}")
-        if not self._installed:
-            self._install()
         if self._bundle != str(job.bundle):
             self._push(job.bundle)
         self._app("rm -f files/report.json", _SHORT)
@@ -50,7 +58,7 @@ class AdbTarget:
             "learning": "true" if job.learning else "false",
         }  # fmt: skip
         words = [word for name, value in arguments.items() for word in ("-e", name, value)]
-        done = self._adb(["shell", shlex.join(["am", "instrument", "-w", "-r", *words, RUNNER])], job.timeout)
+        done = self._instrument(shlex.join(["am", "instrument", "-w", "-r", *words, RUNNER]), job.timeout)
         found = self._app("cat files/report.json", _SHORT)
         if found.returncode or not found.stdout.startswith(b"{"):
             raise TargetError("died", f"no report from {self.name}: {last_lines(done.stdout + done.stderr)}")
@@ -64,14 +72,24 @@ class AdbTarget:
                     self._adb(words, _SHORT)
             self._installed = False
 
-    def _install(self) -> None:
-        apk = Path(os.environ.get(APK, "")) if os.environ.get(APK) else None
-        apk = apk or next(iter(sorted(_BUILD.glob("**/validator.apk"))), None)
-        if apk is None or not apk.exists():
-            raise TargetError("missing tool", f"there is no validator.apk; scripts/android validator, or set {APK}")
-        self._adb(["wait-for-device"], _SHORT)
-        self._checked(["install", "-r", "-t", str(apk)], _COPY, "Installing the validator")
-        self._installed = True
+    def _wait(self) -> None:
+        """Until the device is there: an emulator takes its time, what is not plugged in never comes."""
+        try:
+            self._adb(["wait-for-device"], _SHORT)
+        except TargetError as error:
+            if error.kind != "timeout":
+                raise
+            said = self._adb(["get-state"], _SHORT)  # says why, in most cases as an error of its own
+            state = last_lines(said.stderr + said.stdout)
+            raise TargetError("unreachable", f"{self.name} did not come within {_SHORT:.0f} s: {state}") from error
+
+    def _instrument(self, command: str, timeout: float) -> Completed:
+        try:
+            return self._adb(["shell", command], timeout)
+        except TargetError as error:
+            if error.kind != "unreachable":
+                raise
+            raise TargetError("died", f"{self.name} went away in the middle: {error}") from error
 
     def _push(self, bundle: Path) -> None:
         """Through the one folder that both sides may use, into the app's own."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from pocketstep.validate.errors import TargetError
 from pocketstep.validate.image import board_image, make_data_image
 from pocketstep.validate.shell import SshShell
+from pocketstep.validate.stopping import check
 from pocketstep.validate.tools import Completed, last_lines, need
 
 DATA_MB = 1024
@@ -62,9 +63,14 @@ class Board:
         """Copies a file or folder from the board."""
         self.shell.get(remote, local)
 
+    @property
+    def alive(self) -> bool:
+        """Whether QEMU runs."""
+        return _alive(self.pid)
+
     def explained(self, error: TargetError) -> TargetError:
         """The same error, or that the board died, with the last lines of its console."""
-        if _alive(self.pid):
+        if self.alive:
             return error
         console = (self.folder / "console.log").read_bytes() if (self.folder / "console.log").exists() else b""
         return TargetError("died", f"the emulated board died in the middle; its console: {last_lines(console)}")
@@ -177,6 +183,7 @@ def _wait_for_ssh(board: Board, process: subprocess.Popen[bytes], began: float) 
             if connection.recv(4) == b"SSH-":
                 board.shell.checked("true", "Logging in")
                 return
+        check()
         time.sleep(0.2)
     console = last_lines((board.folder / "console.log").read_bytes())
     raise TargetError("timeout", f"the emulated board did not answer within {_BOOT:.0f} s; its console: {console}")

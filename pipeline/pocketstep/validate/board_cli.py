@@ -12,6 +12,7 @@ from pocketstep.validate.board import DATA_MB, MEMORY_MB, Board, running, start
 from pocketstep.validate.cache import cache_folder
 from pocketstep.validate.errors import TargetError
 from pocketstep.validate.image import board_image
+from pocketstep.validate.stopping import signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("cut", help="cut its power")
     options = parser.parse_args(arguments)
     try:
-        return _run(options)
+        with signals():
+            return _run(options)
     except TargetError as error:
         sys.stderr.write(f"emulated_board: {error}\n")
         return error.exit_code

@@ -27,6 +27,9 @@ class HostTarget:
         old = ("tflite",) if os.environ.get(OLD_PYTHON) else ()  # its wheel is fetched only when it is asked for
         self.runtimes: Sequence[str] = ("litert", *old, "executorch")
 
+    def prepare(self) -> None:
+        """Nothing to do."""
+
     def validate(self, job: Job) -> bytes:
         """See :class:`Target`."""
         with tempfile.TemporaryDirectory() as folder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from pocketstep.validate.errors import TargetError
 from pocketstep.validate.host import HostTarget
 from pocketstep.validate.outcome import Outcome, compared, judged, replaced
+from pocketstep.validate.stopping import closing, pool
 from pocketstep.validate.target_report import read_report
 from pocketstep.validate.targets import Job, Target, UnsupportedError
 from pocketstep_device.bundle import Bundle
@@ -73,16 +73,41 @@ def validate(
         references = {path: _reference(path, found, settings) for path, found in opened.items()}
 
     def ask(target: Target) -> list[Outcome]:
+        contact = _Contact(target)
         try:
             found: list[Outcome] = []
             for path, bundle in opened.items():
-                found += _one(path, bundle, target, settings, references.get(path), on_outcome)
+                found += _one(path, bundle, contact, settings, references.get(path), on_outcome)
             return found
         finally:
-            target.close()
+            with closing():
+                target.close()
 
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
-        return [outcome for found in pool.map(ask, targets) for outcome in found]
+    with pool(max(1, jobs)) as threads:
+        return [outcome for found in threads.map(ask, targets) for outcome in found]
+
+
+class _Contact:
+    """A target that is made ready at the first job, and not asked again once it cannot be reached."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._ready = False
+        self._gone: TargetError | None = None
+
+    def validate(self, job: Job) -> bytes:
+        """As :meth:`Target.validate`; the error of a target that is gone again, at once."""
+        if self._gone is not None:
+            raise self._gone
+        try:
+            if not self._ready:
+                self.target.prepare()
+                self._ready = True
+            return self.target.validate(job)
+        except TargetError as error:
+            if not self._ready or error.kind == "unreachable":
+                self._gone = error
+            raise
 
 
 def _opened(path: Path) -> Bundle | InputError:
@@ -96,10 +121,11 @@ def _reference(path: Path, bundle: Bundle | InputError, settings: Settings) -> M
     """What the host learns, to hold targets against."""
     if isinstance(bundle, InputError):
         return None
-    runtime = next((name for name in HostTarget().runtimes if name in bundle.manifest.runtimes), None)
+    host = _Contact(HostTarget())
+    runtime = next((name for name in host.target.runtimes if name in bundle.manifest.runtimes), None)
     if runtime is None:
         return None
-    outcome = _ask(Outcome(path.name, "host", runtime, "error"), HostTarget(), _job(path, runtime, settings), bundle)
+    outcome = _ask(Outcome(path.name, "host", runtime, "error"), host, _job(path, runtime, settings), bundle)
     return _learned(outcome)
 
 
@@ -109,10 +135,11 @@ def _learned(outcome: Outcome) -> Mapping[str, Any] | None:
 
 
 def _one(
-    path: Path, bundle: Bundle | InputError, target: Target, settings: Settings, reference: Mapping[str, Any] | None,
+    path: Path, bundle: Bundle | InputError, contact: _Contact, settings: Settings, reference: Mapping[str, Any] | None,
     on_outcome: OnOutcome,
 ) -> list[Outcome]:  # fmt: skip
     """One bundle on one target, its runtimes one after the other."""
+    target = contact.target
     if isinstance(bundle, InputError):
         bad = Outcome(path.name, target.name, "", "error", "bad input", str(bundle))
         on_outcome(bad)
@@ -123,7 +150,7 @@ def _one(
         if _PROGRAMS[runtime] not in bundle.manifest.runtimes:
             outcome = replaced(outcome, "unsupported", "no program", f"the bundle has no program for {runtime}")
         else:
-            outcome = compared(_ask(outcome, target, _job(path, runtime, settings), bundle), reference)
+            outcome = compared(_ask(outcome, contact, _job(path, runtime, settings), bundle), reference)
         if target.name == "host":
             reference = reference or _learned(outcome)
         on_outcome(outcome)
@@ -139,10 +166,10 @@ def _job(path: Path, runtime: str, settings: Settings) -> Job:
     return Job(path, runtime, settings.threads, settings.tolerance, settings.timeout, settings.learning)
 
 
-def _ask(outcome: Outcome, target: Target, job: Job, bundle: Bundle) -> Outcome:
+def _ask(outcome: Outcome, contact: _Contact, job: Job, bundle: Bundle) -> Outcome:
     began = time.monotonic()
     try:
-        report = read_report(target.validate(job))
+        report = read_report(contact.validate(job))
         outcome = judged(replaced(outcome, "error", "", "", report=report), job.tolerance, _calls(bundle))
     except UnsupportedError as error:
         outcome = replaced(outcome, "unsupported", error.kind, str(error))

@@ -48,10 +48,18 @@ class SshTarget:
         self._facts: dict[str, Any] = {}
         self._there: set[str] = set()
 
+    def prepare(self) -> None:
+        """Makes the working folder and asks what the board is."""
+        try:
+            self._begin()
+        except TargetError as error:
+            if error.kind != "timeout":
+                raise
+            message = f"{self.name} took the connection and did not answer within {_SHORT:.0f} s"
+            raise TargetError("unreachable", message) from error
+
     def validate(self, job: Job) -> bytes:
         """See :class:`Target`."""
-        if not self._folder:
-            self._begin()
         python = self._environment(job.runtime)
         bundle = self._bundle(job.bundle)
         report = f"{self._folder}/report.json"
@@ -62,6 +70,7 @@ class SshTarget:
         except TargetError as error:
             if error.kind != "unreachable":
                 raise
+            self._there.clear()  # a board that starts again may have emptied its temporary folder
             raise TargetError("died", f"{self.name} hung up in the middle: {error}") from error
         finished(done, self.name)
         found = self._shell.run(f"cat {report}", timeout=_SHORT)
@@ -78,7 +87,6 @@ class SshTarget:
             self._folder = ""
 
     def _begin(self) -> None:
-        """Makes the working folder and asks what the board is."""
         parent = shlex.quote(self._parent) if self._parent else '"${TMPDIR:-/tmp}"'
         made = self._shell.checked(
             f"mktemp -d {parent}/pocketstep.XXXXXX", "Making a folder", timeout=_SHORT
@@ -134,34 +142,44 @@ class SshTarget:
 
 
 class BoardTarget:
-    """The emulated board, started at the first job in a fresh folder, and spoken to like any other."""
+    """The emulated board, started in a fresh folder, again where it died, and spoken to like any other."""
 
     name = "emulator:board"
 
     def __init__(self) -> None:
         self.runtimes: Sequence[str] = ("litert", "tflite")
-        self._board: Board | None = None
-        self._ssh: SshTarget | None = None
+        self._running: tuple[Board, SshTarget] | None = None
         self._folder = Path()
+
+    def prepare(self) -> None:
+        """Starts the board and logs in."""
+        self._start()
 
     def validate(self, job: Job) -> bytes:
         """See :class:`Target`."""
-        if self._ssh is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="pocketstep-board-"))
-            self._board = start(self._folder, memory_mb=512)
-            self._ssh = SshTarget(self.name, "", None, "/data", self._board.shell)
+        board, there = self._running or self._start()
         try:
-            return self._ssh.validate(job)
+            return there.validate(job)
         except TargetError as error:
-            if isinstance(error, UnsupportedError) or self._board is None:
+            if board.alive:
                 raise
-            raise self._board.explained(error) from error
+            found = board.explained(error)
+            self.close()
+            raise found from error
 
     def close(self) -> None:
         """Stops the board and removes its disk."""
-        if self._board is not None:
-            self._board.stop()
-            self._board, self._ssh = None, None
+        if self._running is not None:
+            self._running[0].stop()
+            self._running = None
         if self._folder != Path():
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = Path()
+
+    def _start(self) -> tuple[Board, SshTarget]:
+        self.close()  # what a start that failed has left
+        self._folder = Path(tempfile.mkdtemp(prefix="pocketstep-board-"))
+        board = start(self._folder, memory_mb=512)
+        self._running = board, SshTarget(self.name, "", None, "/data", board.shell)
+        self._running[1].prepare()
+        return self._running

@@ -53,6 +53,14 @@ class Target(Protocol):
     runtimes: Sequence[str]
     """Those to ask where nobody chose."""
 
+    def prepare(self) -> None:
+        """Reaches the target and makes it ready, once, before the first job.
+
+        Raises:
+            TargetError: no job can be asked of it.
+        """
+        ...
+
     def validate(self, job: Job) -> bytes:
         """The report of one job, JSON.
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pocketstep.validate.errors import TargetError
+from pocketstep.validate.stopping import started
 
 PACKAGES = {
     "qemu-aarch64-static": "qemu-user-static",
@@ -56,13 +57,17 @@ def run(
 
     Raises:
         TargetError: it took longer.
+        StoppedError: the run was stopped before or meanwhile.
     """
     words = [str(part) for part in command]
-    try:
-        return subprocess.run(words, input=stdin or b"", capture_output=True, timeout=timeout, env=env, check=False)
-    except subprocess.TimeoutExpired:
-        name = Path(words[0]).name
-        raise TargetError("timeout", f"{name} did not end within {timeout:.0f} s; give more with --timeout") from None
+    with started(words, env) as process:
+        try:
+            out, errors = process.communicate(stdin or b"", timeout)
+        except subprocess.TimeoutExpired:
+            name = Path(words[0]).name
+            message = f"{name} did not end within {timeout:.0f} s; give more with --timeout"
+            raise TargetError("timeout", message) from None
+    return Completed(words, process.returncode, out, errors)
 
 
 def checked(command: Sequence[str | Path], timeout: float, what: str) -> bytes:

@@ -33,6 +33,9 @@ class UserlandTarget:
         self.name = f"emulator:{name}"
         self.runtimes: Sequence[str] = ("tflite",) if ("litert", self._machine.name) in NO_WHEELS else ("litert",)
 
+    def prepare(self) -> None:
+        """Nothing to do: what cannot run needs no emulator to say so."""
+
     def validate(self, job: Job) -> bytes:
         """See :class:`Target`."""
         machine = self._machine
