@@ -170,6 +170,33 @@ def test_a_board_without_python_is_asked_once(
     assert len([line for line in (machine / "log").read_text().splitlines() if "mktemp" in line]) == 1
 
 
+def test_a_newer_python_beside_an_old_one_is_found(machine: Path, bundle_path: Path) -> None:
+    (machine / "board" / "python3").rename(machine / "board" / "python3.13")
+    (machine / "board" / "python3").write_text("#!/bin/sh\nexit 1\n")  # what 3.8 answers when asked whether it is 3.10
+    (machine / "board" / "python3").chmod(0o755)
+    found = ask("ssh://board", bundle_path)
+    assert found.status == "passed", found.reason
+    assert "board/python3.13 -S -m pocketstep_device" in (machine / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("runtime", "python", "libc", "words"),
+    [
+        ("litert", "3.11", "2.31", "litert needs glibc 2.34 and ssh://board has 2.31"),
+        ("tflite", "3.13", "2.41", "tflite has wheels up to Python 3.11 and ssh://board has 3.13"),
+    ],
+)
+def test_a_runtime_that_a_board_cannot_have_says_so(
+    runtime: str, python: str, libc: str, words: str, machine: Path, bundle_path: Path
+) -> None:
+    facts = json.dumps({"python": python, "machine": "aarch64", "libc": libc, "free_mb": 4000})
+    (machine / "board" / "python3").write_text(f"#!/bin/sh\necho '{facts}'\n")
+    settings = Settings(runtimes=(runtime,), learning=False)
+    (found,) = validate([bundle_path], [open_target("ssh://board")], settings)
+    assert found.status == "unsupported"
+    assert words in found.reason
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_job_and_leaves_the_board_clean(
     number: signal.Signals, machine: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch

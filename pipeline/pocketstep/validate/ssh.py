@@ -22,6 +22,14 @@ _PROBE = (
     "'machine': platform.machine(), 'libc': platform.libc_ver()[1], "
     "'free_mb': shutil.disk_usage(sys.argv[1]).free // 2**20}))"
 )
+_FIND = (
+    'PATH="$PATH:$HOME/.local/bin"; for name in python3 python3.13 python3.12 python3.11 python3.10; do '
+    '"$name" -c "import sys; sys.exit(sys.version_info < (3, 10))" >/dev/null 2>&1 && command -v "$name" && exit 0; '
+    "done; exit 1"
+)
+"""Prints a Python that is new enough. Older boards have one beside the system's; uv's folder is in no login's path."""
+_NEWEST = {"tflite": (3, 11)}
+"""The last Python that a runtime has wheels for, where that is known to be behind."""
 _GLIBC = {"litert": (2, 34)}
 """What a runtime's library needs on aarch64, whatever its wheel says; JetPack 5 and Debian 11 have 2.31."""
 _ROOM_MB = 120
@@ -45,6 +53,7 @@ class SshTarget:
         self._shell = shell or SshShell(host, port)
         self._parent = folder
         self._folder = ""
+        self._python = ""
         self._facts: dict[str, Any] = {}
         self._there: set[str] = set()
 
@@ -94,10 +103,12 @@ class SshTarget:
         if not made.startswith("/") or shlex.quote(made) != made:
             raise TargetError("setup", f"{self.name} named its folder {made!r}; give one behind the port: …/data")
         self._folder = made
-        done = self._shell.run(f"python3 -c {shlex.quote(_PROBE)} {made}", timeout=_SHORT)
-        if done.returncode:
+        found = self._shell.run(f"sh -c {shlex.quote(_FIND)}", timeout=_SHORT)
+        if found.returncode:
             raise TargetError("missing tool", f"{self.name} has no python3 of 3.10 or newer; install it there")
-        self._facts = json.loads(done.stdout)
+        self._python = found.stdout.decode().strip()
+        asked = shlex.join([self._python, "-c", _PROBE, made])
+        self._facts = json.loads(self._shell.checked(asked, "Asking what it is", timeout=_SHORT))
         if self._facts["free_mb"] < _ROOM_MB:
             free = self._facts["free_mb"]
             raise TargetError("disk full", f"{self.name} has {free} MiB free in {made}; {_ROOM_MB} are needed")
@@ -112,20 +123,24 @@ class SshTarget:
                 self._shell.put(Path(folder), package)
             self._there.add("package")
         if runtime == "executorch":  # its binding needs torch: the board's own, such as JetPack's
-            if self._shell.run("python3 -c 'import executorch'", timeout=_SHORT).returncode:
+            if self._shell.run(shlex.join([self._python, "-c", "import executorch"]), timeout=_SHORT).returncode:
                 raise UnsupportedError(f"{self.name} has no executorch; pip install executorch there, with its torch")
-            return [f"PYTHONPATH={package}", "python3"]
+            return [f"PYTHONPATH={package}", self._python]
         wheels = f"{self._folder}/{runtime}"
         if runtime not in self._there:
             self._check(runtime)
             self._shell.put(site(runtime, self._facts["python"], self._facts["machine"]), wheels)
             self._there.add(runtime)
-        return [f"PYTHONPATH={package}:{wheels}", "python3", "-S"]
+        return [f"PYTHONPATH={package}:{wheels}", self._python, "-S"]
 
     def _check(self, runtime: str) -> None:
         machine, libc = self._facts["machine"], self._facts["libc"]
         if (reason := NO_WHEELS.get((runtime, machine))) is not None:
             raise UnsupportedError(reason)
+        newest, python = _NEWEST.get(runtime, (99,)), self._facts["python"]
+        if tuple(int(part) for part in python.split(".")) > newest:
+            last = ".".join(map(str, newest))
+            raise UnsupportedError(f"{runtime} has wheels up to Python {last} and {self.name} has {python}")
         found = tuple(int(part) for part in libc.split(".")[:2] if part.isdigit())
         if machine == "aarch64" and found and found < _GLIBC.get(runtime, (0,)):
             raise UnsupportedError(f"{runtime} needs glibc 2.34 and {self.name} has {libc}; ask for --runtime tflite")
