@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -29,7 +30,9 @@ _PACKAGES = {
     "executorch": ("executorch", "executorch"),
 }
 _TIMED = ("encode", "classify", "step")
-_MOST_REPEATS, _ENOUGH_SECONDS = 15, 0.5
+_SETTLED_ROUNDS, _SETTLED_SECONDS, _MOST_SECONDS = 15, 0.5, 4.0
+_FELL = 0.98
+"""A shortest time is shorter than before where it is below this part of it."""
 _PARTS = {"0xd03": "Cortex-A53", "0xd05": "Cortex-A55", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76",
           "0xd42": "Cortex-A78AE", "0xc0f": "Cortex-A15"}  # fmt: skip
 
@@ -83,7 +86,7 @@ def _replayed(bundle: Bundle, machine: Machine, tolerance: float) -> dict[str, A
     values: dict[str, Array] = {}
     calls = replay(bundle, machine, values)
     reports = {name: asdict(report) for name, report in by_signature(calls).items()}
-    warm = _warm_seconds(machine, [name for name in _TIMED if name in reports], values)
+    warm = warm_seconds(machine, [name for name in _TIMED if name in reports], values)
     for name, seconds in warm.items():
         reports[name]["median_ms"] = statistics.median(seconds) * 1e3
     worst = max(call.worst for call in calls)
@@ -95,16 +98,25 @@ def _replayed(bundle: Bundle, machine: Machine, tolerance: float) -> dict[str, A
     }
 
 
-def _warm_seconds(machine: Machine, signatures: Sequence[str], values: dict[str, Array]) -> dict[str, list[float]]:
-    """Seconds of calls after the trace's, in turns: one each where they are slow, up to 15 where they are quick."""
+def warm_seconds(machine: Machine, signatures: Sequence[str], values: dict[str, Array]) -> dict[str, list[float]]:
+    """Seconds of calls after the trace's, in turns: until no shortest time has fallen for 15 rounds or half a second.
+
+    A busy machine needs more rounds for that than an idle one; after 4 seconds it is enough.
+    """
     found: dict[str, list[float]] = {name: [] for name in signatures}
-    began = time.perf_counter()
-    for _ in range(_MOST_REPEATS):
+    began = fell = time.perf_counter()
+    rounds = 0
+    while signatures and rounds < _SETTLED_ROUNDS:
+        rounds += 1
         for name in signatures:
             start = time.perf_counter()
             machine.run(name, values)
-            found[name].append(time.perf_counter() - start)
-        if time.perf_counter() - began > _ENOUGH_SECONDS:
+            seconds = time.perf_counter() - start
+            if seconds < _FELL * min(found[name], default=math.inf):
+                rounds, fell = 0, time.perf_counter()
+            found[name].append(seconds)
+        now = time.perf_counter()
+        if now - fell > _SETTLED_SECONDS or now - began > _MOST_SECONDS:
             break
     return found
 

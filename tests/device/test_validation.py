@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import toy
 
-from pocketstep_device import cli
+from pocketstep_device import cli, validation
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import MissingToolError
 from pocketstep_device.learning_check import evenly, learn, made_up, why_not
@@ -34,6 +34,34 @@ def test_rows_are_spaced_evenly() -> None:
     assert evenly(np.arange(10), 4).tolist() == [0, 2, 5, 7]
     assert evenly(np.arange(3), 4).tolist() == [0, 1, 2]
     assert evenly(np.arange(0), 4).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shortest", "calls"),
+    [
+        ([0.001], 0.001, 15 + 1),
+        ([0.020 * 0.9**number for number in range(20)], 0.020 * 0.9**19, 20 + 15),  # a busy machine that calms down
+        ([0.9**number for number in range(99)], 0.9**4, 5),  # and one that never does
+    ],
+)
+def test_calls_are_timed_until_the_shortest_time_stays(
+    seconds: list[float], shortest: float, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(seconds)
+    monkeypatch.setattr(validation.time, "perf_counter", lambda: clock.now)
+    found = validation.warm_seconds(clock, ["step"], {})["step"]
+    assert min(found) == pytest.approx(shortest)
+    assert len(found) == calls
+
+
+class Clock:
+    """A machine whose calls take given times, the last one for ever."""
+
+    def __init__(self, seconds: list[float]) -> None:
+        self._seconds, self.now = seconds, 0.0
+
+    def run(self, name: str, values: object) -> None:
+        self.now += self._seconds.pop(0) if len(self._seconds) > 1 else self._seconds[0]
 
 
 def test_the_learning_task_repeats_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
