@@ -94,13 +94,18 @@ def test_a_signal_stops_the_board(
     board_image()
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # the board's folder, and so its process, is known by it
     words = ["validate", str(bundle_path), "--target", "emulator:board", "--no-learning"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     process = subprocess.Popen([sys.executable, "-m", "pocketstep", *words], start_new_session=True)
+    signal.signal(signal.SIGINT, before)
     try:
         until(lambda: any(running(folder) for folder in tmp_path.glob("pocketstep-board-*")))
         process.send_signal(number)
         assert process.wait(60) == 128 + number
     finally:
         process.kill()
+        for folder in tmp_path.glob("pocketstep-board-*"):
+            if (left := running(folder)) is not None:
+                left.cut()
     assert not [line for line in command_lines() if "qemu" in line and str(tmp_path) in line]
     assert not list(tmp_path.glob("pocketstep-board-*"))
 
