@@ -5,8 +5,12 @@ import java.nio.file.Path
 /** Whether a device computes what PyTorch did, and learns: the target report, format 1 (`on_device/VALIDATION.md`). */
 public object Validation {
     private const val FORMAT = 1
-    private const val MOST_REPEATS = 15
-    private const val ENOUGH_SECONDS = 0.5
+    private const val SETTLED_ROUNDS = 15
+    private const val SETTLED_SECONDS = 0.5
+    private const val MOST_SECONDS = 4.0
+
+    /** A shortest time is shorter than before where it is below this part of it. */
+    private const val FELL = 0.98
     private const val NANOS = 1e9
     private const val MILLIS = 1e3
     private val TIMED = listOf("encode", "classify", "step")
@@ -92,34 +96,48 @@ public object Validation {
             calls.map {
                 mapOf("index" to it.index, "signature" to it.signature, "worst" to finite(it.worst), "seconds" to it.seconds)
             }
-        val times = LinkedHashMap<String, Double>()
+        val bySignature = calls.groupBy { it.signature }
+        val warm = warm(machine, TIMED.filter { it in bySignature }, values)
         report["golden"] = mapOf("tolerance" to tolerance, "worst" to finite(worst), "passed" to (worst <= tolerance), "calls" to listed)
         report["signatures"] =
-            calls.groupBy { it.signature }.mapValues { (name, own) ->
-                val seconds = if (name in TIMED) warm(machine, name, values) else median(own.map { it.seconds })
-                times[name] = seconds
+            bySignature.mapValues { (name, own) ->
+                val seconds = median(warm[name] ?: own.map { it.seconds })
                 mapOf("worst" to finite(own.maxOf { it.worst }), "calls" to own.size, "median_ms" to seconds * MILLIS)
             }
-        val each = TIMED.map { (times[it] ?: return worst) / machine.signature(it).batch }
+        val each = TIMED.map { (warm[it] ?: return worst).min() / machine.signature(it).batch }
         report["forward_passes"] = each[2] / (each[0] + each[1])
         return worst
     }
 
     private fun finite(value: Double): Double? = value.takeIf { it.isFinite() }
 
-    /** Median seconds of a call after the trace's: one where calls are slow, up to 15 where they are quick. */
+    /** Seconds of calls after the trace's, in turns: until no shortest time has fallen for 15 rounds or half a second. */
     private fun warm(
         machine: Machine,
-        name: String,
+        names: List<String>,
         values: Values,
-    ): Double {
-        val seconds = ArrayList<Double>()
-        while (seconds.isEmpty() || (seconds.sum() < ENOUGH_SECONDS && seconds.size < MOST_REPEATS)) {
-            val start = System.nanoTime()
-            machine.run(name, values)
-            seconds += (System.nanoTime() - start) / NANOS
+    ): Map<String, List<Double>> {
+        val found = names.associateWith { ArrayList<Double>() }
+        val began = System.nanoTime()
+        var fell = began
+        var rounds = 0
+        while (names.isNotEmpty() && rounds < SETTLED_ROUNDS) {
+            rounds++
+            for ((name, seconds) in found) {
+                val start = System.nanoTime()
+                machine.run(name, values)
+                val end = System.nanoTime()
+                val own = (end - start) / NANOS
+                if (own < FELL * (seconds.minOrNull() ?: Double.POSITIVE_INFINITY)) {
+                    rounds = 0
+                    fell = end
+                }
+                seconds += own
+            }
+            val now = System.nanoTime()
+            if ((now - fell) / NANOS > SETTLED_SECONDS || (now - began) / NANOS > MOST_SECONDS) break
         }
-        return median(seconds)
+        return found
     }
 
     private fun median(values: List<Double>): Double {
