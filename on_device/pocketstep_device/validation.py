@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pocketstep_device
 from pocketstep_device.budget import peak_mb, reset_peak
@@ -32,7 +32,7 @@ _PACKAGES = {
 _TIMED = ("encode", "classify", "step")
 _SETTLED_ROUNDS, _SETTLED_SECONDS, _MOST_SECONDS = 15, 0.5, 4.0
 _FELL = 0.98
-"""A shortest time is shorter than before where it is below this part of it."""
+"""A least time has fallen where it is below this part of what it was."""
 _PARTS = {"0xd03": "Cortex-A53", "0xd05": "Cortex-A55", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76",
           "0xd42": "Cortex-A78AE", "0xc0f": "Cortex-A15"}  # fmt: skip
 
@@ -86,9 +86,9 @@ def _replayed(bundle: Bundle, machine: Machine, tolerance: float) -> dict[str, A
     values: dict[str, Array] = {}
     calls = replay(bundle, machine, values)
     reports = {name: asdict(report) for name, report in by_signature(calls).items()}
-    warm = warm_seconds(machine, [name for name in _TIMED if name in reports], values)
-    for name, seconds in warm.items():
-        reports[name]["median_ms"] = statistics.median(seconds) * 1e3
+    warm = warm_calls(machine, [name for name in _TIMED if name in reports], values)
+    for name, timed in warm.items():
+        reports[name]["median_ms"] = statistics.median(call.seconds for call in timed) * 1e3
     worst = max(call.worst for call in calls)
     listed = [{"index": c.index, "signature": c.signature, "worst": c.worst, "seconds": c.seconds} for c in calls]
     return {
@@ -98,34 +98,45 @@ def _replayed(bundle: Bundle, machine: Machine, tolerance: float) -> dict[str, A
     }
 
 
-def warm_seconds(machine: Machine, signatures: Sequence[str], values: dict[str, Array]) -> dict[str, list[float]]:
-    """Seconds of calls after the trace's, in turns: until no shortest time has fallen for 15 rounds or half a second.
+class Timed(NamedTuple):
+    """One call: seconds, and seconds of processor time of all threads."""
+
+    seconds: float
+    processor: float
+
+
+def warm_calls(machine: Machine, signatures: Sequence[str], values: dict[str, Array]) -> dict[str, list[Timed]]:
+    """Calls after the trace's, in turns: until no least processor time has fallen for 15 rounds or half a second.
 
     A busy machine needs more rounds for that than an idle one; after 4 seconds it is enough.
     """
-    found: dict[str, list[float]] = {name: [] for name in signatures}
+    found: dict[str, list[Timed]] = {name: [] for name in signatures}
     began = fell = time.perf_counter()
     rounds = 0
     while signatures and rounds < _SETTLED_ROUNDS:
         rounds += 1
         for name in signatures:
-            start = time.perf_counter()
+            start, processor = time.perf_counter(), time.process_time()
             machine.run(name, values)
-            seconds = time.perf_counter() - start
-            if seconds < _FELL * min(found[name], default=math.inf):
+            timed = Timed(time.perf_counter() - start, time.process_time() - processor)
+            if timed.processor < _FELL * min((call.processor for call in found[name]), default=math.inf):
                 rounds, fell = 0, time.perf_counter()
-            found[name].append(seconds)
+            found[name].append(timed)
         now = time.perf_counter()
         if now - fell > _SETTLED_SECONDS or now - began > _MOST_SECONDS:
             break
     return found
 
 
-def _forward_passes(bundle: Bundle, warm: dict[str, list[float]]) -> float:
-    """A step's shortest time an image over that of ``encode`` and ``classify``; 0 where the trace lacks one of them."""
+def _forward_passes(bundle: Bundle, warm: dict[str, list[Timed]]) -> float:
+    """A step's least processor time an image over that of ``encode`` and ``classify``; 0 where the trace lacks one.
+
+    Processor time, because on a busy machine even the shortest seconds of a run are up to twice those of another.
+    """
     if not set(_TIMED) <= set(warm):
         return 0.0
-    each = {name: min(warm[name]) / bundle.manifest.signatures[name].batch for name in _TIMED}
+    signatures = bundle.manifest.signatures
+    each = {name: min(call.processor for call in warm[name]) / signatures[name].batch for name in _TIMED}
     forward = each["encode"] + each["classify"]
     return float(each["step"] / forward) if forward > 0 else 0.0
 

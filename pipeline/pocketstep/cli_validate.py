@@ -76,6 +76,8 @@ def validate(
     if markdown:
         _write_markdown(outcomes, rows, markdown)
     if json_wanted:
+        for text in _sentences(outcomes, grown):
+            typer.echo(text, err=True)  # a CI's log says why, wherever the JSON goes
         typer.echo(json.dumps(as_json(outcomes, settings.tolerance, grown), allow_nan=False))
     else:
         _print(outcomes, grown, settings.tolerance)
@@ -146,15 +148,22 @@ def _write_markdown(outcomes: list[Outcome], rows: Sequence[Row], path: Path) ->
     path.write_text(markdown(outcomes, not_run))
 
 
+def _sentences(outcomes: list[Outcome], grown: list[str]) -> list[str]:
+    """What is not a plain pass, for people."""
+    from pocketstep.validate.tables import remarks
+
+    return [*remarks(outcomes), *(f"worse than the baseline: {text}" for text in grown)]
+
+
 def _print(outcomes: list[Outcome], grown: list[str], tolerance: float) -> None:
     from rich.console import Console
 
-    from pocketstep.validate.tables import outcome_table, remarks, signature_table
+    from pocketstep.validate.tables import outcome_table, signature_table
 
     console: Any = Console()
     console.width = max(console.width, 120)
     if len({outcome.bundle for outcome in outcomes}) == 1:
         console.print(signature_table(outcomes, tolerance))
     console.print(outcome_table(outcomes, "validated"))
-    for text in [*remarks(outcomes), *(f"worse than the baseline: {text}" for text in grown)]:
+    for text in _sentences(outcomes, grown):
         console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -41,21 +41,23 @@ def test_rows_are_spaced_evenly() -> None:
     [
         ([0.001], 0.001, 15 + 1),
         ([0.020 * 0.9**number for number in range(20)], 0.020 * 0.9**19, 20 + 15),  # a busy machine that calms down
-        ([0.9**number for number in range(99)], 0.9**4, 5),  # and one that never does
+        ([0.9**number for number in range(99)], 0.9**2, 3),  # and one that never does
     ],
 )
-def test_calls_are_timed_until_the_shortest_time_stays(
+def test_calls_are_timed_until_the_least_time_stays(
     seconds: list[float], shortest: float, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(seconds)
-    monkeypatch.setattr(validation.time, "perf_counter", lambda: clock.now)
-    found = validation.warm_seconds(clock, ["step"], {})["step"]
-    assert min(found) == pytest.approx(shortest)
+    monkeypatch.setattr(validation.time, "perf_counter", lambda: 2 * clock.now)
+    monkeypatch.setattr(validation.time, "process_time", lambda: clock.now)
+    found = validation.warm_calls(clock, ["step"], {})["step"]
+    assert min(call.processor for call in found) == pytest.approx(shortest)
+    assert all(call.seconds == pytest.approx(2 * call.processor) for call in found)
     assert len(found) == calls
 
 
 class Clock:
-    """A machine whose calls take given times, the last one for ever."""
+    """A machine whose calls take given seconds of its processor, the last one for ever."""
 
     def __init__(self, seconds: list[float]) -> None:
         self._seconds, self.now = seconds, 0.0

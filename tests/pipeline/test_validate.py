@@ -310,3 +310,7 @@ def test_the_command_writes_what_was_asked(bundle_path: Path, tmp_path: Path) ->
     )
     assert again.returncode == 1
     assert "the program's size grew" in again.stdout
+    words = ["--runtime", "litert", "--no-learning", "--baseline", tmp_path / "old.json", "--json"]
+    quiet = pocketstep("validate", bundle_path, *words)
+    assert "worse than the baseline: " in quiet.stderr
+    assert json.loads(quiet.stdout)["regressions"]
