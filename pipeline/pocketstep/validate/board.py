@@ -179,7 +179,7 @@ def _wait_for_ssh(board: Board, process: subprocess.Popen[bytes], began: float) 
         if process.poll() is not None:
             raise board.explained(TargetError("died", "the emulated board ended"))
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", board.port), 2) as connection:
-            connection.settimeout(5)
+            connection.settimeout(1 + (time.monotonic() - began) / 10)  # one from before the network is up gets none
             if connection.recv(4) == b"SSH-":
                 board.shell.checked("true", "Logging in")
                 return
