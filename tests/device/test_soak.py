@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,23 @@ def test_many_updates(memory_folder: Path, monkeypatch: pytest.MonkeyPatch, roun
         last = digest(learner)
     with Learner.open(bundle, state, store_mb=0.02) as learner:
         assert digest(learner) == last
+
+
+@pytest.mark.parametrize("method", ["closed-form", "train", "auto"])
+def test_an_update_leaves_nothing_to_collect(memory_folder: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """In a process with many objects, such as one with torch, Python collects circles after many updates."""
+    toy.install(monkeypatch)
+    with Learner.open(toy.toy_bundle(memory_folder / "toy.bundle"), memory_folder / "state") as learner:
+        for seed in (1, 2):  # the first one imports what is left to import
+            learner.observe(toy.images("dark", 30, seed=seed), "dark")
+            gc.collect()
+            gc.disable()
+            try:
+                learner.update(method=method)
+                left = gc.collect()
+            finally:
+                gc.enable()
+    assert left == 0
 
 
 @pytest.mark.slow
