@@ -37,7 +37,6 @@ BUNDLES = {
     "ResNet-18, head only": "resnet18 --plan head --batch 64 --replay 22",
     "ResNet-18 cut after `layer3`": "resnet18 --cut layer3 --batch 16 --replay 8",
     "ResNet-18 cut after `layer1`": "resnet18 --cut layer1 --batch 8 --replay 22",
-    "MNASNet 0.5 cut after `layers.9`": "mnasnet0_5 --cut layers.9 --batch 16 --replay 22",
 }  # fmt: skip
 """Name in the table -> network and options of ``pocketstep export``."""
 
