@@ -75,14 +75,17 @@ internal class Forecast private constructor(
             device: Int,
             phases: Int,
         ): Forecast {
-            val measured = manifest.cost["bytes.resident.$runtime"]
+            val resident = "bytes.resident.$runtime"
+            val measured = manifest.cost["$resident.whole"] ?: manifest.cost[resident]
             val state = manifest.state.sumOf { product(it.shape) } * FLOAT
             val trained = manifest.state.filter { it.kind in TRAINED }.sumOf { product(it.shape) } * FLOAT
             val sample = product(manifest.latent.shape) + 3 * manifest.task.slots * FLOAT + 16
             val outputs = manifest.signatures["classify"]?.outputs.orEmpty()
             val features = outputs.firstOrNull { it.name == "features" }?.shape?.last() ?: 0
             val rows = (cloud + device) * (2 * sample + 2 * features * FLOAT)
-            val fed = manifest.signatures.values.maxOf { signature -> signature.inputs.sumOf { product(it.shape) } } * FLOAT
+            val inputs = manifest.signatures.values.map { signature -> signature.inputs.sumOf { product(it.shape) } }
+            val results = manifest.signatures.values.sumOf { signature -> signature.outputs.sumOf { product(it.shape) } }
+            val fed = (if (runtime in WHOLE) inputs.sum() + results else inputs.max()) * FLOAT
             val statistics = manifest.state.filter { it.kind == "statistics" }.sumOf { product(it.shape) } * FLOAT
             val copied = (COPIED[runtime] ?: 0) * statistics
             val data = rows + cloud * sample + BEGUN * state + phases * trained + fed + copied + SLACK
@@ -90,6 +93,8 @@ internal class Forecast private constructor(
             return Forecast(measured ?: guessed(manifest, runtime), data, disk, measured != null)
         }
 
+        /** Runtimes whose programs keep all signatures in memory, and buffers for each. */
+        private val WHOLE = setOf("litert")
         private val TRAINED = setOf("parameter", "optimiser", "head")
 
         /** Where nobody measured: the program's constants twice, and four times the largest batch. */
