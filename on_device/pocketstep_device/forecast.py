@@ -23,9 +23,9 @@ _BEGUN = 3
 """Copies of the state that an update holds: the saved one, the one at work, and the one that a call gives back."""
 _FED = 1
 """Batches of inputs that exist beside the program, which has its own copy."""
-_COPIED = {"executorch": 3}
-"""Copies of the statistics, whose matrix is the largest tensor that calls take and give, that a runtime's binding
-leaves in the heap: none to five were seen in the same update."""
+_COPIED = {"executorch": 1}
+"""Copies more of the statistics, whose matrix is the largest tensor that calls give: what a runtime's binding gives is
+a tensor of its own, and its heap keeps some of them, none to five in the same update."""
 _SLACK = 4 * _MIB
 """What Python, numpy and the allocator take beside. All four are fitted to updates of four networks; SAFETY.md has
 them, and others that they were checked on."""

@@ -64,7 +64,7 @@ internal class Forecast private constructor(
         private const val FLOAT = 4.0
         private const val BEGUN = 3 // copies of the state that an update holds
         private const val SLACK = 4 * MIB
-        private val COPIED = mapOf("executorch" to 3) // of the statistics, left in the heap by a runtime's binding
+        private val COPIED = mapOf("executorch" to 1) // of the statistics, left in the heap by a runtime's binding
         private const val HEADERS = 2 * 65_536.0
 
         /** Foretells an update from [cloud] and [device] samples; each of its [phases] ends with a candidate state. */
