@@ -25,9 +25,22 @@ environment() { # environment FOLDER LOCK PACKAGE... : an environment with the l
 
 cloud_environment() { environment "$ROOT/.venv" scripts/requirements.txt --editable . --editable on_device; }
 
-device_environment() { environment "$ROOT/.venv-device" scripts/requirements-device.txt ./on_device; }
+on_device_as_it_is() { # on_device_as_it_is FOLDER : its copy of the device package is that of the sources
+    local folder="$1" stamp
+    stamp="$(find on_device/pocketstep_device -name '*.py' | LC_ALL=C sort | xargs cat | sha256sum)"
+    [ -f "$folder/package" ] && [ "$(cat "$folder/package")" = "$stamp" ] && return
+    find_uv
+    VIRTUAL_ENV="$folder" "$UV" pip install --quiet --no-deps --reinstall-package pocketstep-device ./on_device
+    echo "$stamp" >"$folder/package"
+}
+
+device_environment() {
+    environment "$ROOT/.venv-device" scripts/requirements-device.txt ./on_device
+    on_device_as_it_is "$ROOT/.venv-device"
+}
 
 tflite_environment() { # the predecessor of LiteRT, where a wheel exists for this Python (up to 3.11)
     python3 -c 'import sys; sys.exit(sys.version_info[:2] > (3, 11))' || return 0
     environment "$ROOT/.venv-tflite" scripts/requirements-tflite.txt ./on_device
+    on_device_as_it_is "$ROOT/.venv-tflite"
 }

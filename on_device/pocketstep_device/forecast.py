@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pocketstep_device.budget import Budget
 from pocketstep_device.errors import CheckFailedError
-from pocketstep_device.manifest import Manifest
+from pocketstep_device.manifest import Manifest, Tensor
 
 MEASURED = "bytes.resident."
 """With a runtime's name behind: the manifest's ``cost`` of a loaded program, measured when the bundle was built."""
+WHOLE = ".whole"
+"""Behind that: of a program whose signatures are in memory all at once, where that is not how this package loads it."""
 
 _MIB = 2**20
 _FLOAT = 4
@@ -20,9 +23,9 @@ _BEGUN = 3
 """Copies of the state that an update holds: the saved one, the one at work, and the one that a call gives back."""
 _FED = 1
 """Batches of inputs that exist beside the program, which has its own copy."""
-_COPIED = {"executorch": 3}
-"""Copies of the statistics, whose matrix is the largest tensor that calls take and give, that a runtime's binding
-leaves in the heap: none to five were seen in the same update."""
+_COPIED = {"executorch": 1}
+"""Copies more of the statistics, whose matrix is the largest tensor that calls give: what a runtime's binding gives is
+a tensor of its own, and its heap keeps some of them, none to five in the same update."""
 _SLACK = 4 * _MIB
 """What Python, numpy and the allocator take beside. All four are fitted to updates of four networks; SAFETY.md has
 them, and others that they were checked on."""
@@ -35,7 +38,7 @@ class Forecast:
     """Peak resident memory of a learner that opens, observes and updates, above its process before; bytes.
 
     Attributes:
-        program: the loaded program with all its signatures.
+        program: the loaded program, with what its signatures take in turn.
         data: samples, state and candidates in numpy.
         disk: what the update writes before it removes anything.
         measured: whether ``program`` was measured when the bundle was built; else it is a guess from its size.
@@ -52,7 +55,9 @@ class Forecast:
         return self.program + self.data
 
 
-def forecast(manifest: Manifest, runtime: str, cloud: int, device: int, phases: int = 4) -> Forecast:
+def forecast(
+    manifest: Manifest, runtime: str, cloud: int, device: int, phases: int = 4, whole: bool = False
+) -> Forecast:
     """Foretells an update.
 
     Args:
@@ -61,26 +66,36 @@ def forecast(manifest: Manifest, runtime: str, cloud: int, device: int, phases: 
         cloud: samples of the replay set.
         device: samples observed on the device.
         phases: of the schedule; each ends with a candidate state.
+        whole: for a host that keeps all signatures in memory at once, and buffers for each, as the Android app does
+            with LiteRT.
     """
     key = "litert" if runtime == "tflite" else runtime
     measured = manifest.cost.get(MEASURED + key)
+    if whole:
+        measured = manifest.cost.get(MEASURED + key + WHOLE, measured)
     state = _bytes(manifest, *(spec.kind for spec in manifest.state))
     trained = _bytes(manifest, "parameter", "optimiser", "head")
     slots, latent = manifest.task.slots, math.prod(manifest.latent.shape)
     sample = latent + 3 * slots * _FLOAT + 16
-    inputs = max(sum(math.prod(t.shape) for t in s.inputs) for s in manifest.signatures.values()) * _FLOAT
+    taken = [_elements(signature.inputs) for signature in manifest.signatures.values()]
+    fed = sum(taken) + sum(_elements(s.outputs) for s in manifest.signatures.values()) if whole else max(taken)
     features = next((o.shape[-1] for o in manifest.signatures["classify"].outputs if o.name == "features"), 0)
     data = (
         (cloud + device) * (2 * sample + 2 * features * _FLOAT)  # their own and joined; features as parts and whole
         + cloud * sample
         + _BEGUN * state
         + phases * trained
-        + _FED * inputs
+        + _FED * fed * _FLOAT
         + _COPIED.get(runtime, 0) * _bytes(manifest, "statistics")
         + _SLACK
     )
     program = measured if measured is not None else _guessed(manifest, key)
     return Forecast(int(program), int(data), int(state + 2 * device + 2 * 65_536), measured is not None)
+
+
+def _elements(tensors: Sequence[Tensor]) -> int:
+    """Of all of a signature's inputs, or of its outputs."""
+    return sum(math.prod(tensor.shape) for tensor in tensors)
 
 
 def _bytes(manifest: Manifest, *kinds: str) -> int:

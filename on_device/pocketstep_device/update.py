@@ -66,10 +66,15 @@ class Update:
     trainer: Trainer = field(init=False)
 
     def __post_init__(self) -> None:
-        self._held = self.samples.select(self.samples.held_back)
+        machine, held = self.machine, self.samples.select(self.samples.held_back)
+
+        def judged(values: Values) -> Verdict:  # not by self: in a circle, all samples would wait for a collection
+            return judge(machine, values, held)
+
+        self._judge = judged
         self.trainer = Trainer(
-            self.machine, self.known, self.samples, self.meter, self.random,
-            lambda values: self._judge(values).score, self.on_progress, self.lesson,
+            machine, self.known, self.samples, self.meter, self.random,
+            lambda values: judged(values).score, self.on_progress, self.lesson,
         )  # fmt: skip
 
     def run(self) -> tuple[UpdateReport, Values]:
@@ -97,9 +102,6 @@ class Update:
             candidates.append(Candidate(report, found, dict(values)))
             trained = self.trainer.steps > 0 or (trained and phase["kind"] != "solve")
         return self._choose(verdict, candidates)
-
-    def _judge(self, values: Values) -> Verdict:
-        return judge(self.machine, values, self._held)
 
     def _choose(self, before: Verdict, candidates: list[Candidate]) -> tuple[UpdateReport, Values]:
         refusals = [c.verdict.refusal(before, self.schedule.accept) for c in candidates]

@@ -84,7 +84,7 @@ def _announced(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
 def take_memory() -> None:
     """The kernel shall choose this process, and no other, sooner or later."""
     Path("/proc/self/oom_score_adj").write_text("1000")
-    pause = random.uniform(0.01, 0.3)
+    pause = random.uniform(0.01, 0.1)
 
     def grow() -> None:
         taken = []

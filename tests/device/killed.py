@@ -33,7 +33,7 @@ NAMES = ("observe", "add_class", "observe", "update", "observe", "update", "roll
 STORE_MB = 0.02
 SLOTS = 12
 LIVED = 3
-"""Operations that a child does before it is killed, at most, by the time that they take undisturbed."""
+"""Operations that a child does before it is killed, at most, by the time that they took so far."""
 
 
 class Row:
@@ -109,9 +109,11 @@ def campaign(folder: Path, kills: int, seed: int) -> dict[str, object]:
     position, began = 0, time.monotonic()
     while len(expected) <= len(NAMES):
         expected.append(undisturbed.do(len(expected) - 1))
-    longest = LIVED * (time.monotonic() - began) / len(NAMES)
+    spent, finished = time.monotonic() - began, len(NAMES)
     for number in range(kills):
-        done = kill_one(killed, position, chance.uniform(0, longest))
+        seconds = chance.uniform(0, LIVED * spent / finished)
+        done = kill_one(killed, position, seconds)
+        spent, finished = spent + seconds, finished + done
         while len(expected) <= position + done + 1:
             expected.append(undisturbed.do(len(expected) - 1))
         before, after = expected[position + done : position + done + 2]

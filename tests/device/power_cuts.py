@@ -53,6 +53,8 @@ SCHEDULE = {
 }
 SLOTS = 2500
 ENVIRONMENT = "PYTHONPATH=/data/site:/data/package:/data/tests"
+STARVED = 15
+"""Operations that are prepared for each process that the kernel shall end."""
 AIMED = 0.7
 """Share of the cuts that wait for a call that writes."""
 
@@ -255,6 +257,8 @@ class Campaign:
         for line in row.lines():
             if line.startswith("done"):
                 index += 1
+                if index + 1 >= len(self._expected):
+                    raise Lost(f"the kernel let it live for {index - position} operations, more than were prepared")
                 row.tell(index)
         about = {"in": NAMES[index % len(NAMES)], "inside": row.heard.inside or "no call", "status": str(row.end())}
         return position + row.heard.done, outcome, about
@@ -272,10 +276,10 @@ def campaign(
 ) -> dict[str, Any]:
     """All of it; raises ``Lost`` at the first state that must not be."""
     began, found = time.monotonic(), Campaign(folder, bundle, runtime, memory_mb, seed, flags)
-    found.prepare(2 * cuts + len(NAMES))
+    greedy = "--greedy" in flags
+    found.prepare((STARVED if greedy else 2) * cuts + len(NAMES))
     position = 0
     abouts: list[dict[str, str]] = []
-    greedy = "--greedy" in flags
     with found.board() if greedy else nullcontext() as board:
         for number in range(cuts + 1):
             last = number == cuts

@@ -24,7 +24,7 @@ from pocketstep.validate.board import Board, start
 from pocketstep_device.bundle import Bundle
 
 LEARNER = f"cd /data && {ENVIRONMENT} python3 -m pocketstep_device"
-LEFT_MB = 44
+LEFT_MB = 40
 """What the other process leaves: enough to open a learner, too little to learn. With much less, a board without swap
 does nothing but read the same libraries again."""
 HOG = f"""

@@ -215,6 +215,16 @@ def test_the_forecast_grows_with_what_is_stored(bundle: Path) -> None:
     assert large.disk > small.disk
 
 
+def test_a_host_that_keeps_every_signature_has_a_forecast_of_its_own(tmp_path: Path) -> None:
+    manifest = Learner.open(toy.toy_bundle(tmp_path / "b"), tmp_path / "s").manifest
+    cost = {**manifest.cost, "bytes.resident.litert.whole": 5.0 * 2**20}
+    measured = type(manifest)(**{**vars(manifest), "cost": cost})
+    in_turn, whole = (forecast(measured, "litert", 24, 10, whole=whole) for whole in (False, True))
+    assert (in_turn.program, whole.program) == (2**20, 5 * 2**20)
+    assert whole.data > in_turn.data  # buffers for each
+    assert forecast(manifest, "litert", 24, 10, whole=True).program == 2**20  # a bundle from before
+
+
 def test_without_a_measurement_it_is_a_guess_and_says_so(tmp_path: Path) -> None:
     manifest = Learner.open(toy.toy_bundle(tmp_path / "b"), tmp_path / "s").manifest
     cost = {name: value for name, value in manifest.cost.items() if "resident" not in name}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pocketstep_device.bundle import Bundle
-from pocketstep_device.runtimes.litert import LiteRtProgram
+from pocketstep_device.runtimes.litert import LiteRtProgram, _listing_once
 from pocketstep_device.runtimes.loaded import Loaded
 from pocketstep_device.runtimes.tflite_file import TfliteFile
 from pocketstep_device.runtimes.tflite_parts import Parts
@@ -99,3 +99,25 @@ def test_what_is_loaded() -> None:
     assert made == ["encode", "classify", "step", "score", "step"]
     assert alive == {"classify", "step"}
     assert loaded.get("step").beside == {"classify"}  # the other one went before it came
+
+
+def test_the_older_interpreter_lists_its_signatures_once_a_program() -> None:
+    class Older:
+        listed = 0
+
+        def __init__(self) -> None:
+            self.names = self.get_signature_list()
+
+        def get_signature_list(self) -> dict[str, dict[str, list[str]]]:
+            raise AssertionError("it lists them anew")
+
+        def _get_full_signature_list(self) -> dict[str, dict[str, dict[str, int]]]:
+            Older.listed += 1
+            return {"solve": {"inputs": {"args_0": 3, "args_1": 4}, "outputs": {"output_0": 7}}}
+
+    kind = _listing_once(Older)
+    assert kind().names == kind().names == {"solve": {"inputs": ["args_0", "args_1"], "outputs": ["output_0"]}}
+    assert kind()._get_full_signature_list()["solve"]["outputs"] == {"output_0": 7}
+    assert Older.listed == 1
+    _listing_once(Older)()
+    assert Older.listed == 2

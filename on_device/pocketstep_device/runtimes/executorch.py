@@ -10,7 +10,6 @@ import numpy as np
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import BundleError, MissingToolError
 from pocketstep_device.runtimes import Array
-from pocketstep_device.runtimes.loaded import Loaded
 
 
 def _binding() -> tuple[Any, Any]:
@@ -27,7 +26,11 @@ def _binding() -> tuple[Any, Any]:
 
 
 class ExecuTorchProgram:
-    """A ``.pte`` file, mapped where it is one; each signature that is in use is a loaded method."""
+    """A ``.pte`` file, mapped where it is one; each signature is a method that is loaded when it is first called.
+
+    It stays loaded: ExecuTorch 1.5 leaves 2 to 14 kB behind each time that it loads one, which an app that learns for
+    months would lose with every update.
+    """
 
     def __init__(self, bundle: Bundle, file: str, threads: int):
         torch, binding = _binding()
@@ -38,7 +41,7 @@ class ExecuTorchProgram:
             self._program = self._open(binding, bundle, file)
         except RuntimeError as error:
             raise BundleError(f"ExecuTorch cannot load {file}: {error}. Build the bundle again") from error
-        self._loaded: Loaded[Any] = Loaded(self._program.load_method)
+        self._methods = dict[str, Any]()
 
     def _open(self, binding: Any, bundle: Bundle, file: str) -> Any:
         """From a path pages of constants go once they are packed; a buffer stays, because the program owns none.
@@ -56,7 +59,9 @@ class ExecuTorchProgram:
         """Methods take and give tensors by position."""
         tensors = [self._from_numpy(_own(a)) for a in inputs]
         try:
-            return [np.array(t.numpy()) for t in self._loaded.get(signature).call(tensors)]
+            if signature not in self._methods:
+                self._methods[signature] = self._program.load_method(signature)
+            return [np.array(t.numpy()) for t in self._methods[signature].call(tensors)]
         except RuntimeError as error:
             raise BundleError(
                 f"ExecuTorch cannot run the program's '{signature}': {error}. Build the bundle again"

@@ -17,16 +17,40 @@ Runner = Callable[..., dict[str, Array]]
 
 
 def _interpreter() -> Any:
+    """What makes the interpreters of one program."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         try:
-            from tflite_runtime.interpreter import Interpreter
+            from tflite_runtime.interpreter import Interpreter as Older
         except ImportError:
             raise MissingToolError(
                 "neither LiteRT nor TensorFlow Lite is installed; pip install 'pocketstep-device[litert]'"
             ) from None
+        return _listing_once(Older)
     return Interpreter
+
+
+def _listing_once(older: Any) -> Any:
+    """tflite-runtime 2.14 loses what it lists of a file's signatures, and lists them twice for each interpreter: 14 kB.
+
+    All interpreters of one program have the same ones.
+    """
+
+    class ListingOnce(older):  # type: ignore[misc]
+        found: dict[str, Any] | None = None
+
+        def _get_full_signature_list(self) -> dict[str, Any]:
+            kind = type(self)
+            if kind.found is None:
+                kind.found = super()._get_full_signature_list()
+            return kind.found
+
+        def get_signature_list(self) -> dict[str, Any]:
+            whole = self._get_full_signature_list()
+            return {key: {side: list(names) for side, names in sides.items()} for key, sides in whole.items()}
+
+    return ListingOnce
 
 
 class LiteRtProgram:

@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,12 +65,19 @@ class TfliteFile:
         if self._file is None:
             return
         status = os.fstat(self._file.fileno())
-        advise: Any = ctypes.CDLL(None).madvise
+        advise = _madvise()
         for line in _MAPS.read_text().splitlines():
             fields = line.split(maxsplit=5)
             if fields[4] == str(status.st_ino) and _device(fields[3]) == status.st_dev:
                 start, end = (int(number, 16) for number in fields[0].split("-"))
                 advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
+
+
+@cache
+def _madvise() -> Callable[..., int]:
+    """The system's; each ``CDLL`` makes types, which only a collection removes."""
+    advise: Callable[..., int] = ctypes.CDLL(None).madvise
+    return advise
 
 
 def _temporary(fill: Callable[[IO[bytes]], object]) -> IO[bytes] | None:

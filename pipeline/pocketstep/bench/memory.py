@@ -13,7 +13,7 @@ from pocketstep.bench.worker import LIBRARIES
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.bundle_writer import write_bundle
 from pocketstep_device.errors import InputError, MissingToolError
-from pocketstep_device.forecast import MEASURED
+from pocketstep_device.forecast import MEASURED, WHOLE
 
 ALL = "all"
 """The row of a process that uses every signature."""
@@ -86,17 +86,21 @@ def write_measured(
         if runtime in LIBRARIES:
             with contextlib.suppress(MissingToolError):
                 found[MEASURED + runtime] = round(_ask(bundle, runtime, threads, ALL)["resident_mb"] * 2**20)
+                if runtime == "litert":  # this package loads its signatures in turn, an app all of them
+                    whole = _ask(bundle, runtime, threads, ALL, whole=True)["resident_mb"]
+                    found[MEASURED + runtime + WHOLE] = round(whole * 2**20)
     return write_bundle(target, {**manifest, "cost": {**manifest["cost"], **found}}, files)
 
 
-def _ask(bundle: Bundle, runtime: str, threads: int, name: str) -> dict[str, Any]:
+def _ask(bundle: Bundle, runtime: str, threads: int, name: str, whole: bool = False) -> dict[str, Any]:
     """A signature's, all signatures' or an update's memory, from a fresh process."""
     what = {"bundle": str(bundle.path), "runtime": runtime, "threads": threads}
     with WorkerProcess(f"{bundle.path} on {runtime}") as worker:
         if name == UPDATE:
             return worker.ask("update", **what, images=IMAGES)
         on_device = [signature for signature in bundle.manifest.signatures if signature != PLAIN]
-        return worker.ask("memory", **what, signatures=on_device if name == ALL else [name], calls=CALLS)
+        names = on_device if name == ALL else [name]
+        return worker.ask("memory", **what, signatures=names, calls=CALLS, whole=whole)
 
 
 def program_bytes(bundle: Bundle, runtime: str) -> int:

@@ -84,8 +84,10 @@ class Worker:
         gc.enable()
         return {"seconds": seconds}
 
-    def memory(self, bundle: str, runtime: str, threads: int, signatures: Sequence[str], calls: int) -> dict[str, Any]:
-        """Loads the program and calls signatures in turn.
+    def memory(
+        self, bundle: str, runtime: str, threads: int, signatures: Sequence[str], calls: int, whole: bool = False
+    ) -> dict[str, Any]:
+        """Loads the program and calls signatures in turn; ``whole``: of one LiteRT interpreter, as an app has it.
 
         Returns:
             ``resident_mb``: peak resident memory above idle (runtime imported, bundle checked, inputs made), MiB.
@@ -98,6 +100,8 @@ class Worker:
         inputs = {name: _ones(opened, name) for name in signatures}
         idle = _settle()
         machine = Machine(opened, runtime, threads)
+        if whole:
+            machine.program = _WholeLiteRt(opened, threads)
         for name in signatures:
             for _ in range(calls):
                 machine.run(name, inputs[name])
@@ -138,6 +142,23 @@ class Worker:
         inputs = first_calls(opened, Machine(opened, "litert", threads))[signature].inputs
         ordered = [inputs[spec.name] for spec in opened.manifest.signatures[signature].inputs]
         return profile(program, signature, ordered, threads)
+
+
+class _WholeLiteRt:
+    """A ``.tflite`` program with all its signatures in one interpreter, which keeps them."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        file = bundle.manifest.runtimes["litert"].file
+        path = bundle.file_path(file)
+        source = {"model_path": str(path)} if path else {"model_content": bundle.read(file)}
+        self._interpreter: Any = Interpreter(**source, num_threads=threads)
+
+    def call(self, signature: str, inputs: Sequence[Any]) -> list[Any]:
+        feed = {f"args_{index}": array for index, array in enumerate(inputs)}
+        results = self._interpreter.get_signature_runner(signature)(**feed)
+        return [results[f"output_{index}"] for index in range(len(results))]
 
 
 def _shortened(manifest: Manifest) -> Manifest:

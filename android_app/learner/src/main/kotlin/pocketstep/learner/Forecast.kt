@@ -64,7 +64,7 @@ internal class Forecast private constructor(
         private const val FLOAT = 4.0
         private const val BEGUN = 3 // copies of the state that an update holds
         private const val SLACK = 4 * MIB
-        private val COPIED = mapOf("executorch" to 3) // of the statistics, left in the heap by a runtime's binding
+        private val COPIED = mapOf("executorch" to 1) // of the statistics, left in the heap by a runtime's binding
         private const val HEADERS = 2 * 65_536.0
 
         /** Foretells an update from [cloud] and [device] samples; each of its [phases] ends with a candidate state. */
@@ -75,14 +75,17 @@ internal class Forecast private constructor(
             device: Int,
             phases: Int,
         ): Forecast {
-            val measured = manifest.cost["bytes.resident.$runtime"]
+            val resident = "bytes.resident.$runtime"
+            val measured = manifest.cost["$resident.whole"] ?: manifest.cost[resident]
             val state = manifest.state.sumOf { product(it.shape) } * FLOAT
             val trained = manifest.state.filter { it.kind in TRAINED }.sumOf { product(it.shape) } * FLOAT
             val sample = product(manifest.latent.shape) + 3 * manifest.task.slots * FLOAT + 16
             val outputs = manifest.signatures["classify"]?.outputs.orEmpty()
             val features = outputs.firstOrNull { it.name == "features" }?.shape?.last() ?: 0
             val rows = (cloud + device) * (2 * sample + 2 * features * FLOAT)
-            val fed = manifest.signatures.values.maxOf { signature -> signature.inputs.sumOf { product(it.shape) } } * FLOAT
+            val inputs = manifest.signatures.values.map { signature -> signature.inputs.sumOf { product(it.shape) } }
+            val results = manifest.signatures.values.sumOf { signature -> signature.outputs.sumOf { product(it.shape) } }
+            val fed = (if (runtime in WHOLE) inputs.sum() + results else inputs.max()) * FLOAT
             val statistics = manifest.state.filter { it.kind == "statistics" }.sumOf { product(it.shape) } * FLOAT
             val copied = (COPIED[runtime] ?: 0) * statistics
             val data = rows + cloud * sample + BEGUN * state + phases * trained + fed + copied + SLACK
@@ -90,6 +93,8 @@ internal class Forecast private constructor(
             return Forecast(measured ?: guessed(manifest, runtime), data, disk, measured != null)
         }
 
+        /** Runtimes whose programs keep all signatures in memory, and buffers for each. */
+        private val WHOLE = setOf("litert")
         private val TRAINED = setOf("parameter", "optimiser", "head")
 
         /** Where nobody measured: the program's constants twice, and four times the largest batch. */
