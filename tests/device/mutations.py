@@ -50,7 +50,8 @@ def mutate_json(tree: Any, chance: random.Random) -> Any:
         with contextlib.suppress(RecursionError):  # of one that is nested too deep already
             parent[key] = copy.deepcopy(other[place])  # of a parent, it would be a circle
     elif action == 3 and isinstance(value, int | float) and not isinstance(value, bool):
-        parent[key] = chance.choice([value + 1, value - 1, -value, value * 2, value * 10**6, value + 0.5, str(value)])
+        more = value + 0.5 if abs(value) < 2**53 else value  # a float where it can be one
+        parent[key] = chance.choice([value + 1, value - 1, -value, value * 2, value * 10**6, more, str(value)])
     elif action == 4 and isinstance(value, list):
         parent[key] = chance.choice([value * 2, value[::-1], value[:-1], [*value, hostile(chance)]])
     elif action == 5 and chance.random() < 0.05:
@@ -112,7 +113,7 @@ def mutate_tensors(data: bytes, chance: random.Random) -> bytes:
     text = json_bytes(header, chance)
     claimed = len(text)
     if action == 5:
-        claimed = chance.choice([0, 1, claimed - 1, claimed + 1, 2**24, 2**32, 2**63, 2**64 - 1])
+        claimed = chance.choice([0, 1, max(claimed - 1, 0), claimed + 1, 2**24, 2**32, 2**63, 2**64 - 1])
     return claimed.to_bytes(8, "little") + text + bytes(body)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mutations
 import numpy as np
 import packs
 import pytest
@@ -175,6 +178,22 @@ def test_malformed_packs_are_refused(learner: Learner, file: Path, name: str) ->
     with pytest.raises(InputError):
         learner.update(targets=file)
     assert learner.classes == ["dark", "bright"]
+
+
+def test_changed_packs_are_refused_or_harmless(learner: Learner, file: Path) -> None:
+    """Structure-aware mutations, repeatable by their number."""
+    whole, outcomes = packs.good(learner.bundle.digest), Counter[bool]()
+    for number in range(1500):
+        file.write_bytes(mutations.mutate_tensors(whole, random.Random(number)))
+        try:
+            pack = TargetPack.read(file, learner.bundle)
+            lesson = pack.lesson(pack.with_classes(learner.classes, 6), learner.manifest)
+        except InputError:
+            outcomes[False] += 1
+        else:
+            assert np.isfinite(lesson.samples.soft_targets).all(), number
+            outcomes[True] += 1
+    assert min(outcomes[False], outcomes[True]) > 50
 
 
 def test_a_pack_that_is_not_there(learner: Learner, tmp_path: Path) -> None:
