@@ -203,7 +203,9 @@ def test_a_signal_ends_the_job_and_leaves_the_board_clean(
 ) -> None:
     monkeypatch.setenv("FAKE", "hangs")
     words = ["validate", str(bundle_path), "--target", "ssh://board", "--target", "host", "--no-learning"]
+    before = signal.signal(number, signal.SIG_DFL)  # where the tests run under nohup, the program would ignore it too
     process = subprocess.Popen([sys.executable, "-m", "pocketstep", *words], stderr=subprocess.PIPE, text=True)
+    signal.signal(number, before)
     until(lambda: "pocketstep_device" in _read(machine / "log"))
     assert list((machine / "work").glob("pocketstep*"))
     process.send_signal(number)
