@@ -39,10 +39,10 @@ def targets(
     opened = Bundle.open(bundle)
     names = read_classes(classes) if classes else tuple(opened.manifest.task.classes)
     network = read_teacher(teacher) if teacher else load_model(str(model), weights, len(names))
-    pictures = read_unlabelled(images, bundle)
+    pictures = read_unlabelled(images, opened.manifest.task.input.shape)
     with Console(quiet=as_json) as console:
         console.stage(f"the teacher on {len(pictures)} images")
-        pack = make_pack(bundle, network, names, pictures, runtime=runtime)
+        pack = make_pack(opened, network, names, pictures, runtime)
     pack.write(out, opened)
     new = [name for name in names if name not in opened.manifest.task.classes]
     found = {

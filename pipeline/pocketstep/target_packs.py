@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +21,11 @@ from pocketstep_device.images import check_images, read_images
 from pocketstep_device.target_pack import TargetPack, feature_length
 
 BATCH = 256
-Step = Callable[[int, int], None]
-"""Told after each batch: images done, and of how many."""
 
 
 def make_pack(
-    bundle: Path, teacher: nn.Module, classes: Sequence[str], images: Images, *, runtime: str = "litert",
-    on_step: Step = lambda done, total: None,
-) -> TargetPack:  # fmt: skip
+    bundle: Bundle, teacher: nn.Module, classes: Sequence[str], images: Images, runtime: str = "litert"
+) -> TargetPack:
     """What a teacher says of images that nobody labelled.
 
     The latents are the bundle's own, by its program on a runtime, so that they are what a device would make of the
@@ -36,18 +33,16 @@ def make_pack(
     layer, Jb) go along where the bundle's step takes such targets and they have its length.
 
     Args:
-        bundle: a folder or a zip.
+        bundle: the one that will learn.
         teacher: takes (B, C, H, W), gives logits (B, len(classes)).
         classes: of the teacher's outputs.
         images: uint8 (N, H, W, C), of the bundle's input shape.
         runtime: that encodes.
-        on_step: progress.
 
     Raises:
         InputError: images of another shape, or a teacher that cannot take them or knows another number of classes.
     """
-    opened = Bundle.open(bundle)
-    task, length = opened.manifest.task.input, feature_length(opened.manifest)
+    task, length = bundle.manifest.task.input, feature_length(bundle.manifest)
     images = check_images(images, tuple(task.shape))
     logits, features = [], []
     seen: list[Tensor] = []
@@ -59,14 +54,13 @@ def make_pack(
             rows = prepare(images[start : start + BATCH], task.mean, task.std)
             logits.append(_logits(teacher, rows, len(classes)))
             features += [seen.pop().flatten(1)] if seen else []
-            on_step(min(start + BATCH, len(images)), len(images))
     finally:
         for hook in hooks:
             hook.remove()
     joined = torch.cat(features).numpy().astype(np.float32) if features else None
     if joined is not None and joined.shape[1] != length:
         joined = None
-    with tempfile.TemporaryDirectory() as folder, Learner.open(bundle, folder, runtime) as learner:
+    with tempfile.TemporaryDirectory() as folder, Learner.open(bundle.path, folder, runtime) as learner:
         latents = learner.encode(images)
     return TargetPack(tuple(classes), latents, torch.cat(logits).numpy().astype(np.float32), joined)
 
@@ -96,13 +90,13 @@ def read_teacher(path: Path) -> nn.Module:
     return load_network(path / "teacher.safetensors" if path.is_dir() else path)
 
 
-def read_unlabelled(path: Path, bundle: Path) -> Images:
-    """Images from a folder of pictures, scaled to the bundle's size, or from a ``.npy`` or ``.npz`` file.
+def read_unlabelled(path: Path, shape: Sequence[int]) -> Images:
+    """Images from a folder of pictures, scaled and cropped to ``shape`` (H, W, C), or from a ``.npy`` or ``.npz`` file.
 
     Raises:
         InputError: none there, unreadable, or of another shape.
     """
-    height, width, channels = Bundle.open(bundle).manifest.task.input.shape
+    height, width, channels = shape
     if path.is_dir():
         return load_unlabelled(path, (height, width), channels)
     images = read_images(path)[0]

@@ -15,12 +15,13 @@ import packs
 import pytest
 import toy
 
-from pocketstep_device.budget import Budget
+from pocketstep_device.budget import Budget, Meter
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.cli import main
 from pocketstep_device.errors import CheckFailedError, InputError
 from pocketstep_device.learner import Learner
 from pocketstep_device.samples import NO_LOGIT, TEACHER
+from pocketstep_device.shuffle import SplitMix64
 from pocketstep_device.target_pack import Lesson, TargetPack
 from pocketstep_device.training import Trainer
 
@@ -146,7 +147,8 @@ def trainer(learner: Learner, lesson: Lesson) -> Trainer:
     """Of the lesson alone, targets cached."""
     machine: Any = learner._machine
     known = learner.values["class_mask"]
-    made = Trainer(machine, known, lesson.samples, None, None, None, None, lesson)  # type: ignore[arg-type]
+    meter, random64 = Meter(Budget()), SplitMix64(0)
+    made = Trainer(machine, known, lesson.samples, meter, random64, lambda values: (0.0, 0.0), lesson=lesson)
     made.cache_targets(dict(learner.values))
     return made
 

@@ -67,9 +67,10 @@ def test_a_device_learns_the_tenth_digit_from_pictures_without_labels(
 
 
 def test_a_pack_says_what_the_teacher_and_the_bundle_say(bundle_path: Path, folder: Path, tmp_path: Path) -> None:
-    pictures, bundle = read_unlabelled(folder / "pictures.npy", bundle_path)[:30], Bundle.open(bundle_path)
+    bundle = Bundle.open(bundle_path)
+    pictures = read_unlabelled(folder / "pictures.npy", bundle.manifest.task.input.shape)[:30]
     teacher, names = load_network(folder / "teacher.safetensors"), tuple("0123456789")
-    pack = make_pack(bundle_path, teacher, names, pictures)
+    pack = make_pack(bundle, teacher, names, pictures)
     task = bundle.manifest.task.input
     logits = evaluate(teacher, Dataset(pictures, np.arange(30) % 10, names), task.mean, task.std)
     np.testing.assert_allclose(pack.logits, logits, rtol=1e-4, atol=1e-4)
