@@ -148,14 +148,14 @@ def map_distance(teacher: Tensor, student: Tensor) -> Tensor:
 
 def similarity(teacher: Tensor, student: Tensor) -> Tensor:
     """Equations 3 and 4: the cosine of two (B, C, H, W) activations, averaged over the images."""
-    return (_unit(teacher) * _unit(student)).sum(_IMAGE).mean()
+    return _mean_cosine(_unit(teacher), _unit(student))
 
 
 @torch.no_grad()
 def most_similar(teachers: Sequence[Tensor], students: Sequence[Tensor]) -> tuple[int, int]:
     """(k*, j*): the places of the teacher's and the student's most similar maps; the first of equals."""
     above, below = ([_unit(maps) for maps in side] for side in (teachers, students))
-    cosines = torch.stack([(taught * learnt).sum(_IMAGE).mean() for taught in above for learnt in below])
+    cosines = torch.stack([_mean_cosine(taught, learnt) for taught in above for learnt in below])
     return divmod(int(cosines.argmax()), len(students))
 
 
@@ -171,6 +171,11 @@ def best_pair(teachers: Sequence[Tensor], students: Sequence[Tensor]) -> tuple[i
 def pad_channels(maps: Tensor, channels: int) -> Tensor:
     """Adds channels of zeros behind those of (B, C, H, W), up to ``channels`` (Zhao et al. §4.1)."""
     return nn.functional.pad(maps, (0, 0, 0, 0, 0, channels - maps.shape[1]))
+
+
+def _mean_cosine(teacher: Tensor, student: Tensor) -> Tensor:
+    """Of unit maps; a teacher's and a student's are made so once, however many pairs they are in."""
+    return (teacher * student).sum(_IMAGE).mean()
 
 
 def _unit(maps: Tensor) -> Tensor:
