@@ -29,8 +29,9 @@ class Budget:
     """Limits of one update.
 
     Attributes:
-        seconds: wall-clock time after which no further training step begins, nor a phase but the closed form of what
-            was trained; the first phase is always there. None for no limit.
+        seconds: wall-clock time of the update: no training step begins that would leave too little for the closed form
+            of what was trained, at the pace measured in this update; the first phase is always there, and so is that
+            closed form when a step was slower than foreseen. None for no limit.
         memory_mb: resident memory above where the update began, in MiB: it does not begin when the forecast is higher,
             and is undone when it took more; None for no limit but the memory that is free.
         disk_mb: bytes that the update may write, in MiB; None for no limit but the space that is free.
@@ -67,9 +68,15 @@ class Budget:
 
 @dataclass
 class Meter:
-    """Runs beside an update and says when its budget is spent."""
+    """Runs beside an update and says when its budget is spent.
+
+    Attributes:
+        reserve: seconds that must be left when the steps end.
+        stopped: why no further step may begin: ``time``, ``battery`` or nothing.
+    """
 
     budget: Budget
+    reserve: float = field(default=0.0, init=False)
     start: float = field(default_factory=time.monotonic)
     idle: float = field(default_factory=lambda: resident_mb())
     stopped: str = ""
@@ -89,8 +96,8 @@ class Meter:
         return max(0.0, peak_mb() - self.idle)
 
     def has_time(self) -> bool:
-        """Whether another step may begin; ``stopped`` says why none may: ``time`` or ``battery``."""
-        if self.budget.seconds is not None and self.seconds >= self.budget.seconds:
+        """Whether another step may begin."""
+        if self.budget.seconds is not None and self.seconds + self.reserve >= self.budget.seconds:
             self.stopped = "time"
         elif self.seconds >= self._asked + _POWER_EVERY:
             self._asked = self.seconds

@@ -19,6 +19,7 @@ from pocketstep_device.errors import BundleError
 from pocketstep_device.judge import Verdict, judge
 from pocketstep_device.machine import Machine
 from pocketstep_device.manifest import Schedule
+from pocketstep_device.pace import Pace
 from pocketstep_device.reports import PhaseReport, Progress, UpdateReport
 from pocketstep_device.runtimes import Array
 from pocketstep_device.samples import Samples
@@ -80,21 +81,28 @@ class Update:
     def run(self) -> tuple[UpdateReport, Values]:
         """All phases, then the choice; once the budget's time is up, those that would train nothing are left out.
 
+        Steps end early enough for the closed form of what they trained, at the pace that was measured until then.
+
         Returns:
             The report, and the values to keep (the caller's own when nothing was accepted).
         """
         before = {**self.values, "class_mask": self.known}
+        pace, began = self._pace(), self.meter.seconds
         verdict = self._judge(before)
+        pace.judged(self.meter.seconds - began)
         self.trainer.cache_targets(before)
         values = dict(self.values)
         candidates: list[Candidate] = []
         trained = False
-        for phase in self.schedule.phases:
+        for index, phase in enumerate(self.schedule.phases):
+            self.meter.reserve = pace.beside_steps(self.schedule.phases[index:])
             needed = phase["kind"] == "solve" and trained  # a head for what was trained is worth its time
             if candidates and not needed and not self.meter.has_time():
                 continue
             began, self.trainer.loss, self.trainer.steps = self.meter.seconds, math.nan, 0
             values = self._phase(phase, values)
+            if phase["kind"] == "solve" and not phase.get("refresh"):
+                pace.head = self.meter.seconds - began
             self.meter.check_memory()
             found = self._judge(values)
             name, seconds = str(phase.get("name", phase["kind"])), self.meter.seconds - began
@@ -102,6 +110,11 @@ class Update:
             candidates.append(Candidate(report, found, dict(values)))
             trained = self.trainer.steps > 0 or (trained and phase["kind"] != "solve")
         return self._choose(verdict, candidates)
+
+    def _pace(self) -> Pace:
+        usable, pending = ~self.samples.held_back, self.samples.pending
+        rows = {"all": int(usable.sum()), "new": int((usable & pending).sum())}
+        return Pace(int(self.samples.held_back.sum()), rows)
 
     def _choose(self, before: Verdict, candidates: list[Candidate]) -> tuple[UpdateReport, Values]:
         refusals = [c.verdict.refusal(before, self.schedule.accept) for c in candidates]

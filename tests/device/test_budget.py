@@ -85,13 +85,11 @@ def test_battery(bundle: Path, state: Path) -> None:
 def test_a_battery_that_runs_down_ends_the_steps(bundle: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The host is asked while the update runs; what was learned until then is judged as ever."""
     monkeypatch.setattr("pocketstep_device.budget._POWER_EVERY", 0.0)
-    asked: list[Power] = []
+    steps: list[int] = []
 
     def power() -> Power:
-        asked.append(Power(0.9 if len(asked) < 3 else 0.1, False))
-        return asked[-1]
+        return Power(0.9 if len(steps) < 2 else 0.1, False)
 
-    steps: list[int] = []
     with Learner.open(bundle, state) as learner:
         report = learner.update(Budget(power=power), lambda progress: steps.append(progress.step), "train")
         assert report.stopped == "battery"
@@ -139,6 +137,37 @@ def test_what_was_trained_in_time_gets_its_closed_form(bundle: Path, state: Path
             patch.setattr(Meter, "__post_init__", remember)
             report = learner.update(on_progress=spend, method="trained")
         assert [(phase.phase, phase.steps) for phase in report.phases] == [("train", 1), ("closed form", 0)]
+
+
+@pytest.mark.parametrize("seconds", [120, 150, 200, 300])
+def test_steps_leave_time_for_the_closed_form_of_what_they_trained(
+    bundle: Path, state: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    """By a clock that goes on by what each call of the program costs."""
+    solve = toy.toy_manifest(6, toy.CLASSES)["schedules"]["closed-form"]["phases"][0]
+    train = {"kind": "train", "rows": "all", "epochs": 50, "learning_rate": 0.05, "freeze": 0.5}
+    schedule = {
+        "meaning": "for tests",
+        "phases": [solve, train, {**solve, "refresh": True}],
+        "accept": {"max_old_loss": 1.0, "max_class_loss": 1.0},
+    }
+    other = toy.toy_bundle(bundle.with_name("other.bundle"), schedules={"trained": schedule})
+    now, cost = [0.0], {"classify": 5.0, "step": 2.0, "score": 2.0, "solve": 10.0, "statistics": 0.5}
+    run = machine.Machine.run
+
+    def slowly(self: machine.Machine, signature: str, values: Any) -> Any:
+        now[0] += cost.get(signature, 0.0)
+        return run(self, signature, values)
+
+    monkeypatch.setattr(machine.Machine, "run", slowly)
+    monkeypatch.setattr(Meter, "seconds", property(lambda self: now[0]))
+    with Learner.open(other, state.with_name("other")) as learner:
+        learner.observe(toy.images("dark", 30), "dark")
+        now[0] = 0.0
+        report = learner.update(Budget(seconds=seconds), method="trained")
+    assert report.stopped == "time"
+    assert [phase.steps > 0 for phase in report.phases] == [False, True, False]
+    assert seconds - 15 <= report.seconds <= seconds + 10
 
 
 def test_threads_of_the_update(bundle: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ import java.io.IOException
 /**
  * Limits of one update.
  *
- * @property seconds wall-clock time after which no further training step begins; null for no limit.
+ * @property seconds wall-clock time of the update: no training step begins that would leave too little for the closed
+ * form of what was trained, at the pace measured in this update; null for no limit.
  * @property memoryMb resident memory above where the update began, in MiB: it does not begin when the forecast is
  * higher, and is undone when it took more; null for no limit but the memory that is free.
  * @property diskMb bytes that the update may write, in MiB; null for no limit but the space that is free.
@@ -57,6 +58,9 @@ internal class Meter(
     private val idle = residentMb()
     private var asked = 0.0
 
+    /** Seconds that must be left when the steps end. */
+    var reserve = 0.0
+
     /** Why no further step may begin: `time`, `battery`, or empty. */
     var stopped = ""
         private set
@@ -72,7 +76,7 @@ internal class Meter(
 
     /** Whether another step may begin. */
     fun hasTime(): Boolean {
-        if (budget.seconds != null && seconds >= budget.seconds) {
+        if (budget.seconds != null && seconds + reserve >= budget.seconds) {
             stopped = "time"
         } else if (seconds >= asked + POWER_EVERY) {
             asked = seconds

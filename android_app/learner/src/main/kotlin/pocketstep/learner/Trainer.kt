@@ -72,12 +72,13 @@ internal class Trainer(
         values: Values,
         rows: IntArray,
         classes: FloatTensor,
-        from: Values = emptyMap(),
+        from: Values? = null,
     ): Values {
         val signature = machine.signature("score")
         val statistics = signature.inputs.filter { it.source == "statistics" }
-        var sums: Values = statistics.associate { it.name to FloatTensor.zeros(it.dimensions) } + from
+        var sums: Values = statistics.associate { it.name to FloatTensor.zeros(it.dimensions) } + from.orEmpty()
         for (start in rows.indices step signature.batch) {
+            if (from == null && !meter.hasTime()) break // they are for steps that will not be
             val part = rows.copyOfRange(start, minOf(start + signature.batch, rows.size))
             sums = machine.run("score", values + sums + batchOf(part, signature.batch) + ("class_mask" to classes))
         }

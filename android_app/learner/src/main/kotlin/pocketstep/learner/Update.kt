@@ -30,23 +30,29 @@ internal class Update(
 
     /**
      * All phases, then the choice: the report, and the values to keep (the caller's own if nothing was accepted). Once
-     * the budget's time is up, phases that would train nothing are left out.
+     * the budget's time is up, phases that would train nothing are left out. Steps end early enough for the closed form
+     * of what they trained.
      */
     fun run(): Pair<UpdateReport, Values> {
         val judge = Judge(machine, samples)
         val before = values + ("class_mask" to known)
+        val pace = Pace(samples)
+        val judging = meter.seconds
         val verdict = judge.of(before)
+        pace.judged(meter.seconds - judging)
         val trainer = Trainer(machine, known, samples, targets(before), meter, random, judge, onProgress, lesson)
         val phases = Phases(machine, samples, trainer)
         val candidates = mutableListOf<Candidate>()
         var current = values
         var trained = false
-        for (phase in schedule.phases) {
+        for ((index, phase) in schedule.phases.withIndex()) {
+            meter.reserve = pace.besideSteps(schedule.phases.drop(index))
             val isNeeded = phase.kind == Phases.SOLVE && trained // a head for what was trained is worth its time
             if (candidates.isNotEmpty() && !isNeeded && !meter.hasTime()) continue
             val began = meter.seconds
             val outcome = phases.run(phase, current)
             current = outcome.values
+            if (phase.kind == Phases.SOLVE && !phase.refresh) pace.head = meter.seconds - began
             meter.checkMemory()
             val found = judge.of(current)
             val seconds = meter.seconds - began
