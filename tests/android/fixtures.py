@@ -67,6 +67,8 @@ def manifests(folder: Path) -> Iterator[dict[str, Any]]:
     documents: list[bytes] = [fakes.fake_manifest_bytes(), Manifest.parse(fakes.fake_manifest_bytes()).to_json()]
     documents += [b"", b"[]", b"{}", b'{"format": "zip"}', b"{" * 100_000, b'{"a": 1, "a": 2}', b"\xef\xbb\xbf{}"]
     documents += [json.dumps(test_manifest.changed(path, value)).encode() for path, value, _ in test_manifest.WRONG]
+    paths = [test_manifest.PATHS, *(paths for paths, _ in test_manifest.WRONG_PATHS)]
+    documents += [json.dumps(test_manifest.with_paths(value)).encode() for value in paths]
     for path in test_manifest.places(test_manifest.GOOD)[1:]:
         for edit in (poison, lambda place, key: place.pop(key)):
             documents.append(json.dumps(test_manifest.edited(path, edit)).encode())

@@ -9,7 +9,7 @@ import pytest
 from fakes import fake_files, fake_manifest, fake_manifest_bytes
 
 from pocketstep_device.errors import BundleError
-from pocketstep_device.manifest import MAX_MANIFEST, Manifest
+from pocketstep_device.manifest import MAX_MANIFEST, Manifest, PathAxis
 from pocketstep_device.manifest_checks import is_plain_path
 
 GOOD = json.loads(fake_manifest_bytes())
@@ -204,6 +204,37 @@ def test_program_may_be_a_folder() -> None:
     manifest["files"]["program.mlpackage"] = {"sha256": "0" * 64, "bytes": 3}
     with pytest.raises(BundleError, match="lies in another file"):
         parse(manifest)
+
+
+def with_paths(paths: Any) -> dict[str, Any]:
+    """The good manifest with critical paths in a head that is trained."""
+    manifest = changed("plan/paths", paths)
+    manifest["state"][0]["kind"] = "parameter"
+    return manifest
+
+
+PATHS = [{"name": "head.weight", "axis": 1, "size": 1}]
+WRONG_PATHS: list[tuple[Any, str]] = [
+    ({}, "plan.paths"),
+    ([*PATHS, *PATHS], "plan.paths[1]"),
+    ([{**PATHS[0], "more": 1}], "plan.paths[0].more"),
+    ([{"name": "head.weight", "axis": 1}], "plan.paths[0].size"),
+    *(([{**PATHS[0], "name": name}], "plan.paths[0].name") for name in ("head.bias", "", "none", 1)),
+    *(([{**PATHS[0], "axis": axis}], "plan.paths[0]") for axis in (-1, 0, 2, 2**40, 1.0, None)),
+    *(([{**PATHS[0], "size": size}], "plan.paths[0]") for size in (0, -1, 2, 2**31, 2**62, "1", True)),
+]
+
+
+def test_paths_may_be_there_or_not() -> None:
+    assert parse(GOOD).plan.paths == parse(with_paths([])).plan.paths == ()
+    assert parse(with_paths(PATHS)).plan.paths == (PathAxis("head.weight", 1, 1),)
+
+
+@pytest.mark.parametrize(("paths", "where"), WRONG_PATHS)
+def test_wrong_paths_are_named(paths: Any, where: str) -> None:
+    with pytest.raises(BundleError) as caught:
+        parse(with_paths(paths))
+    assert f"The manifest's {where}" in str(caught.value)
 
 
 @pytest.mark.parametrize("path", ["a", "a.b-c_d", "a/b/c.d", "..a", ".hidden"])

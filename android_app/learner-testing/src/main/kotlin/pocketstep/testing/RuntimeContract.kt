@@ -127,6 +127,19 @@ public abstract class RuntimeContract {
         }
     }
 
+    /** A bundle with critical paths, those of the new class ten times as fast: Python's predictions. */
+    @Test
+    public fun learnsAlongPathsAsPythonDoes() {
+        val expected = Properties().apply { Files.newInputStream(exchange.resolve("paths.properties")).use(::load) }
+        BlockingLearner.open(exchange.resolve("paths.bundle"), stateFolder, runtime, Options(threads = 1)).use { learner ->
+            learner.addClass(NEW)
+            learner.observe(Fixtures.images("train"), NEW)
+            val report = learner.update(method = "replay")
+            assertEquals(expected["steps"].toString().toInt(), report.phases.sumOf { it.steps })
+            assertSamePredictions("paths", Raw.read(exchange.resolve("paths.raw")), learner.classify(Fixtures.images("test")))
+        }
+    }
+
     /** A state that Python learned is predicted from, taken back and learned from again. */
     @Test
     public fun continuesWherePythonStopped() {

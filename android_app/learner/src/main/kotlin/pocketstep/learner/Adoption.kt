@@ -59,7 +59,7 @@ internal class Adopter(
     private val manifest = bundle.manifest
     private val known = manifest.task.classes
     private val slots = manifest.task.slots
-    private val store = StateStore(folder, bundle.digest)
+    private val store = StateStore(folder, bundle.digest, mostBytes(bundle.manifest))
     private val notes = ArrayList<String>()
 
     /** @param update the learner's own, if the stored samples have to be learned. */

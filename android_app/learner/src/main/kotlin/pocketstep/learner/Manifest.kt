@@ -76,6 +76,18 @@ public class Plan internal constructor(
     public val preset: String,
     public val cut: String,
     public val parameters: List<Parameter>,
+    /** Empty where the manifest has none. */
+    public val paths: List<PathAxis>,
+)
+
+/**
+ * Where the critical paths of the trained tensor [name] lie: path p, of class slot p, is p * [size] .. (p + 1) * [size]
+ * of its [axis]. A tensor with two entries holds, of each path, the block where both meet; the rest is zero.
+ */
+public class PathAxis internal constructor(
+    public val name: String,
+    public val axis: Int,
+    public val size: Int,
 )
 
 /** One parameter of the network and what training may do to it: [role] is frozen, centre, full or head. */

@@ -19,6 +19,7 @@ private val PHASE_RANGES =
         "checks" to 0.0..1e4,
         "freeze" to 0.0..1.0,
         "channels" to 0.0..1.0,
+        "new_paths" to 0.0..100.0,
     )
 private const val IMAGE_RANK = 3
 private val PATH = Regex("[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
@@ -45,6 +46,7 @@ internal fun checkManifest(manifest: Manifest) {
     checkUnique(manifest.state.map { it.name }, "state")
     manifest.state.forEachIndexed { index, it -> checkShape(it.shape, "state[$index].shape") }
     val state = manifest.state.associate { it.name to it.shape }
+    checkPaths(manifest)
     manifest.signatures.forEach { (name, signature) -> checkSignature(signature, state, manifest.hyper, "signatures.$name") }
     manifest.hyper.forEach { (name, hyper) ->
         if (!(hyper.min <= hyper.default && hyper.default <= hyper.max)) {
@@ -53,6 +55,22 @@ internal fun checkManifest(manifest: Manifest) {
     }
     manifest.schedules.forEach { (name, schedule) -> checkSchedule(schedule, manifest.hyper, "schedules.$name") }
     checkFiles(manifest)
+}
+
+private fun checkPaths(manifest: Manifest) {
+    val trained = manifest.state.filter { it.kind == "parameter" }.associate { it.name to it.shape }
+    val seen = HashSet<Pair<String, Int>>()
+    manifest.plan.paths.forEachIndexed { index, path ->
+        val where = "plan.paths[$index]"
+        val shape =
+            trained[path.name]
+                ?: failManifest("$where.name", "is ${quoted(path.name.first(MAX_MANIFEST_NAME))}, which is no trained tensor of the state")
+        val length = shape.getOrNull(path.axis)?.toLong()
+        if (path.size < 1 || length != path.size.toLong() * manifest.task.slots) {
+            failManifest(where, "must divide an axis of its tensor into one path for each class slot")
+        }
+        if (!seen.add(path.name to path.axis)) failManifest(where, "is there twice")
+    }
 }
 
 private fun checkTask(task: Task) {

@@ -42,12 +42,17 @@ private class Node(
     private val value: Any?,
     private val path: String,
 ) {
-    /** The fields of an object that has exactly these. */
-    fun fields(vararg names: String): Map<String, Node> {
+    /** The fields of an object that has exactly these, and [optional] or not. */
+    fun fields(
+        vararg names: String,
+        optional: String? = null,
+    ): Map<String, Node> {
         val all = value as? Map<*, *> ?: failManifest(path, "must be an object")
         names.forEach { if (it !in all) failManifest(join(it), "is missing") }
-        all.keys.forEach { if (it !in names) failManifest(join((it as String).first(MAX_MANIFEST_NAME)), "is unknown") }
-        return names.associateWith { Node(all[it], join(it)) }
+        all.keys.forEach {
+            if (it !in names && it != optional) failManifest(join((it as String).first(MAX_MANIFEST_NAME)), "is unknown")
+        }
+        return (names.toList() + listOfNotNull(optional?.takeIf { it in all })).associateWith { Node(all[it], join(it)) }
     }
 
     fun <T> list(item: (Node) -> T): List<T> {
@@ -181,7 +186,7 @@ private fun input(node: Node): ImageInput {
 }
 
 private fun plan(node: Node): Plan {
-    val fields = node.fields("preset", "cut", "parameters")
+    val fields = node.fields("preset", "cut", "parameters", optional = "paths")
     return Plan(
         fields.getValue("preset").text(),
         fields.getValue("cut").text(),
@@ -195,6 +200,16 @@ private fun plan(node: Node): Plan {
                 parameter.getValue("group").textOrNull(),
             )
         },
+        fields["paths"]?.list(::pathAxis).orEmpty(),
+    )
+}
+
+private fun pathAxis(node: Node): PathAxis {
+    val fields = node.fields("name", "axis", "size")
+    return PathAxis(
+        fields.getValue("name").text(),
+        fields.getValue("axis").whole().clamped(),
+        fields.getValue("size").whole().clamped(),
     )
 }
 

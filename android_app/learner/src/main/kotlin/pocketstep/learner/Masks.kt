@@ -59,6 +59,29 @@ internal object Masks {
             mask
         }
 
+    /**
+     * What the updates of each weight are multiplied with: the rate (slots,) of the path it belongs to, 0 outside the
+     * paths' blocks. Tensors without paths may move.
+     */
+    fun ofPaths(
+        paths: List<PathAxis>,
+        values: Values,
+        names: List<String>,
+        rates: FloatArray,
+    ): Values =
+        names.associateWith { name ->
+            val shape = values.required(name).shape
+            val axes = paths.filter { it.name == name }
+            val mask = FloatTensor.filled(shape, 1f)
+            if (axes.isNotEmpty()) {
+                for (at in mask.data.indices) {
+                    val owners = axes.map { at / it.strideIn(shape) % rates.size }
+                    mask.data[at] = if (owners.all { it == owners[0] }) rates[owners[0]] else 0f
+                }
+            }
+            mask
+        }
+
     /** What all masks allow. */
     fun together(parts: List<Values>): Values =
         parts.first().mapValues { (name, first) ->
@@ -66,6 +89,9 @@ internal object Masks {
             FloatTensor(first.shape, FloatArray(first.data.size) { at -> others.fold(first.data[at]) { product, it -> product * it[at] } })
         }
 }
+
+/** How many values of a tensor, in their order, lie between the beginnings of two paths. */
+private fun PathAxis.strideIn(shape: IntArray): Int = shape.drop(axis + 1).fold(size) { all, it -> all * it }
 
 /** The value that the share [q] of values lies below, between its neighbours in proportion, computed as numpy does. */
 internal fun quantile(

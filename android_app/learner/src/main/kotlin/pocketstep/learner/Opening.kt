@@ -17,7 +17,7 @@ internal fun openLearner(
         lock = FolderLock(state)
         val floor = ReleaseFloor(state)
         floor.check(opened.manifest.release, opened.manifest.name)
-        val store = StateStore(state, opened.digest)
+        val store = StateStore(state, opened.digest, mostBytes(opened.manifest))
         val manifest = opened.manifest
         val replay = ReplayStore(state, manifest.latent.shape, manifest.task.slots, options.storeBytes)
         return BlockingLearner(opened, store, replay, lock, machine).also { floor.keep(opened.manifest.release) }

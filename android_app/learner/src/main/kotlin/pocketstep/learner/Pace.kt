@@ -8,8 +8,8 @@ internal class Pace(
     private val samples: Samples,
 ) {
     private val held = samples.where { samples.heldBack[it] }.size
-    private val all = samples.size - held
-    private val new = samples.where { samples.pending[it] && !samples.heldBack[it] }.size
+    private val usable = samples.size - held
+    private val fresh = samples.where { samples.pending[it] && !samples.heldBack[it] }.size
 
     /** Seconds that `classify` took for one sample. */
     private var sample = 0.0
@@ -31,7 +31,8 @@ internal class Pace(
         val solve = phases.firstOrNull { it.kind == Phases.SOLVE }
         val own = if (phases[0] === solve) 0.0 else judging
         if (solve == null) return own
-        val refreshed = if (!solve.refresh) 0 else if (solve.rowsOr("all") == "all") all else new
+        val rows = if (solve.rowsOr("all") == "all") usable else fresh
+        val refreshed = if (solve.refresh) rows else 0
         return own + head + refreshed * COUNTING * sample + judging
     }
 

@@ -1,7 +1,6 @@
 package pocketstep.learner
 
 import java.io.IOException
-import java.nio.file.AccessDeniedException
 import java.nio.file.Files
 import java.nio.file.Path
 
@@ -119,7 +118,7 @@ internal class ReplayStore(
                 parts.add(loadChunk(chunk, heldBack.copyOfRange(start, end), pending.copyOfRange(start, end)))
                 intact.add(chunk)
             } catch (problem: DamagedChunkException) {
-                if (problem.cause is AccessDeniedException) throw problem // it may be intact: not given up
+                if (mayBeIntact(problem)) throw problem // it may be intact: not given up
                 notes.add("${problem.message} ${chunk.count} samples are gone; what was learned from them stays.")
             }
             start = end

@@ -1,5 +1,15 @@
 package pocketstep.learner
 
+private const val MOST_SAMPLES = 1L shl 25
+private const val FLAGS = 2
+private const val FINGERPRINT = 1 shl 16
+
+/** The largest snapshot that can be a bundle's: header, tensors, fingerprint, and the flags of very many samples. */
+internal fun mostBytes(manifest: Manifest): Long {
+    val state = manifest.state.sumOf { spec -> spec.shape.fold(4L) { all, size -> all * size } }
+    return minOf(Safetensors.MAX_HEADER + state + FINGERPRINT + FLAGS * MOST_SAMPLES, Int.MAX_VALUE.toLong())
+}
+
 /**
  * The state's tensors by name, in the manifest's order, of a snapshot that a learner can go on from: its digest only
  * says that somebody meant it so.

@@ -1,7 +1,6 @@
 package pocketstep.learner
 
 import java.io.IOException
-import java.nio.file.AccessDeniedException
 import java.nio.file.Files
 import java.nio.file.Path
 import kotlin.streams.toList
@@ -29,6 +28,7 @@ private val asDamaged: Failure = ::DamagedException
 internal open class StateStore(
     val folder: Path,
     protected val bundleId: String,
+    private val mostBytes: Long = Int.MAX_VALUE.toLong(),
 ) {
     /** What went wrong without stopping anything, in sentences for the user. */
     val notes = ArrayList<String>()
@@ -55,7 +55,7 @@ internal open class StateStore(
             try {
                 return loadVersion(version, anyBundle).also { good = version }
             } catch (problem: DamagedException) {
-                if (problem.cause is AccessDeniedException) throw StateException(problem.message!!, problem) // maybe intact
+                if (mayBeIntact(problem)) throw StateException(problem.message!!, problem) // nothing older in its place
                 notes.add("${problem.message} An older state is used instead.")
             }
         }
@@ -72,7 +72,7 @@ internal open class StateStore(
         anyBundle: Boolean = false,
     ): Snapshot {
         val path = pathOf(version)
-        val file = Safetensors.read(readRegular(path, null, "The saved state $path", asDamaged), "The saved state $path", asDamaged)
+        val file = Safetensors.read(readRegular(path, mostBytes, "The saved state $path", asDamaged), "The saved state $path", asDamaged)
         val metadata = file.metadata - DIGEST
         if (file.metadata[DIGEST].orEmpty() != digestOf(file.tensors, metadata)) {
             throw DamagedException("The saved state $path is damaged: its digest differs.")
@@ -95,12 +95,17 @@ internal open class StateStore(
         )
     }
 
-    /** The info of every intact snapshot, whatever its bundle: what they refer to must not be removed. */
+    /**
+     * The info of every intact snapshot, whatever its bundle: what they refer to must not be removed.
+     *
+     * @throws StateException if one could not be read, and may be intact.
+     */
     open fun infos(): List<Map<String, Any?>> =
         versions().mapNotNull {
             try {
                 loadVersion(it, anyBundle = true).info
-            } catch (_: DamagedException) {
+            } catch (problem: DamagedException) {
+                if (mayBeIntact(problem)) throw problem
                 null
             }
         }

@@ -7,6 +7,7 @@ import java.nio.channels.FileChannel
 import java.nio.channels.FileLock
 import java.nio.file.Files
 import java.nio.file.LinkOption
+import java.nio.file.NoSuchFileException
 import java.nio.file.Path
 import java.nio.file.StandardCopyOption
 import java.nio.file.StandardOpenOption
@@ -45,7 +46,7 @@ internal fun writeAtomically(
 /** Reads a plain file whole, its size checked first; links, folders and devices are refused. */
 internal fun readRegular(
     path: Path,
-    mostBytes: Long?,
+    mostBytes: Long,
     what: String,
     failure: Failure = asState,
 ): ByteArray {
@@ -54,7 +55,7 @@ internal fun readRegular(
         if (!found.isRegularFile) {
             throw failure("$what is a link or no plain file, which is not trusted. Put the file itself there.", null)
         }
-        if (mostBytes != null && found.size() > mostBytes) {
+        if (found.size() > mostBytes) {
             throw failure(
                 "$what has ${found.size()} bytes, more than the $mostBytes it can have: it was changed. " +
                     "Restore it from a copy.",
@@ -64,8 +65,22 @@ internal fun readRegular(
         return Files.newInputStream(path, LinkOption.NOFOLLOW_LINKS).use { it.readAtMost(found.size().toInt()) }
     } catch (reason: IOException) {
         throw failure("$what can't be read (${reasonOf(reason)}). Check that it is there.", reason)
+    } catch (reason: OutOfMemoryError) {
+        throw failure("$what does not fit into the memory that is free. End other programs.", reason)
     }
 }
+
+/** Whether [readRegular] failed for a reason outside of the file: permissions, memory, too many open files. */
+internal fun mayBeIntact(problem: Throwable): Boolean =
+    when (val reason = problem.cause) {
+        is OutOfMemoryError -> true
+        is NoSuchFileException -> false
+        is IOException -> DAMAGE.none { it in reasonOf(reason) }
+        else -> false
+    }
+
+/** What the system says of a file that is gone, or that the disk does not give back. */
+private val DAMAGE = listOf("Input/output error", "Not a directory", "symbolic link", "Structure needs cleaning")
 
 /** Removes temporary files that interrupted writes left in a folder; call it under the folder's lock. */
 internal fun removeLeftovers(folder: Path) {

@@ -127,6 +127,11 @@ internal class Trainer(
         if (phase.channels < 1 && new.isNotEmpty()) {
             parts += Masks.selectedChannels(scores(values, new, values.required("class_mask")), names, phase.channels)
         }
+        val paths = manifest.plan.paths
+        if (paths.isNotEmpty()) {
+            val rates = FloatArray(slots) { if (known.data[it] > 0) 1f else phase.newPaths.toFloat() }
+            parts += Masks.ofPaths(paths, values, names, rates)
+        }
         return Masks.together(parts).mapKeys { "mask.${it.key}" }
     }
 

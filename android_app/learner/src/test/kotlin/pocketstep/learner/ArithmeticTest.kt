@@ -42,6 +42,19 @@ class ArithmeticTest {
         assertEquals(5f, quantile(floatArrayOf(5f), 0.3))
     }
 
+    /** A (4, 6) tensor of two paths, two rows and three columns each, and one of paths along its columns alone. */
+    @Test
+    fun pathsLearnAtTheirOwnRate() {
+        val paths = listOf(PathAxis("block", 0, 2), PathAxis("block", 1, 3), PathAxis("columns", 1, 1))
+        val values = mapOf("block" to FloatTensor.zeros(intArrayOf(4, 6)), "columns" to FloatTensor.zeros(intArrayOf(3, 2)))
+        val all = values + ("free" to FloatTensor.zeros(intArrayOf(2)))
+        val masks = Masks.ofPaths(paths, all, all.keys.toList(), floatArrayOf(1f, 10f))
+        val (first, second) = listOf(1f, 1f, 1f, 0f, 0f, 0f) to listOf(0f, 0f, 0f, 10f, 10f, 10f)
+        assertEquals(first + first + second + second, masks.required("block").data.toList())
+        assertEquals(listOf(1f, 10f, 1f, 10f, 1f, 10f), masks.required("columns").data.toList())
+        assertEquals(listOf(1f, 1f), masks.required("free").data.toList())
+    }
+
     @Test
     fun halvesBecomeFloats() {
         val halves = mapOf(0x3C00 to 1f, 0xC000 to -2f, 0x7BFF to 65504f, 0x0001 to 5.9604645e-8f, 0x7C00 to Float.POSITIVE_INFINITY)

@@ -9,7 +9,11 @@ import org.junit.Assert.assertTrue
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
+import java.io.IOException
+import java.nio.file.AccessDeniedException
+import java.nio.file.FileSystemException
 import java.nio.file.Files
+import java.nio.file.NoSuchFileException
 import java.nio.file.Path
 
 class StateStoreTest {
@@ -92,6 +96,31 @@ class StateStoreTest {
         Files.move(newest, elsewhere)
         Files.createSymbolicLink(newest, elsewhere)
         assertEquals(1f, value(store().load()))
+    }
+
+    @Test
+    fun whatIsTooLargeIsNotRead() {
+        val store = store()
+        store.save(tensors(1f), emptyMap())
+        val size = Files.size(folder.resolve("snapshot-000001.safetensors"))
+        Files.write(folder.resolve("snapshot-000002.safetensors"), ByteArray(size.toInt() + 1))
+        val strict = StateStore(folder, bundle, size)
+        assertEquals(1f, value(strict.load()))
+        assertTrue(strict.notes.single().contains("more than the $size it can have"))
+    }
+
+    /** An older state must not take the place of one that could be read at another time. */
+    @Test
+    fun onlyWhatIsDamagedIsPassedOver() {
+        fun failed(reason: Throwable) = mayBeIntact(StateException("can't be read", reason))
+        val name = "snapshot-000001.safetensors"
+        assertTrue(failed(AccessDeniedException(name)))
+        assertTrue(failed(FileSystemException(name, null, "Too many open files")))
+        assertTrue(failed(OutOfMemoryError()))
+        assertFalse(failed(NoSuchFileException(name)))
+        assertFalse(failed(FileSystemException(name, null, "Not a directory")))
+        assertFalse(failed(IOException("Input/output error")))
+        assertFalse(mayBeIntact(StateException("its digest differs", null)))
     }
 
     @Test
