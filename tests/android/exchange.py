@@ -72,7 +72,9 @@ def write_paths(bundle: Path, out: Path, runtime: str, train: Any, test: Any) ->
     manifest = json.loads((bundle / "manifest.json").read_text())
     slots = manifest["task"]["slots"]
     trained = {tensor["name"]: tensor["shape"] for tensor in manifest["state"] if tensor["kind"] == "parameter"}
-    axes = [(n, axis, size // slots) for n, shape in trained.items() for axis, size in enumerate(shape) if not size % slots]
+    axes = [
+        (n, axis, size // slots) for n, shape in trained.items() for axis, size in enumerate(shape) if not size % slots
+    ]
     replay = manifest["schedules"]["replay"]
     phases = [{**phase, "max_steps": 20, "new_paths": 10.0} for phase in replay["phases"]]
     other = write_variant(

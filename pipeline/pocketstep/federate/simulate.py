@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import math
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +55,13 @@ def fleet(
 
     Raises:
         MissingToolError: Flower is not installed.
-        CheckFailedError: no round of the simulation was finished.
+        CheckFailedError: the simulation broke off, or no device's answer could be used.
     """
     need_flower(engine)
-    from flwr.app import ArrayRecord, MetricRecord
-
     from pocketstep.federate.aggregate import PLAIN, Defence
-    from pocketstep.federate.next_bundle import initial_parts, next_bundle
     from pocketstep.federate.pool import PoolGrid
     from pocketstep.federate.population import Population, write_population
-    from pocketstep.federate.records import from_arrays, to_arrays
+    from pocketstep.federate.serve import serve
     from pocketstep.federate.strategy import PartsAverage
 
     clients = out / "clients"
@@ -76,18 +70,17 @@ def fleet(
     strategy = PartsAverage(
         part.method, part.share, min(2, part.clients), Defence() if part.defended else PLAIN, part.seed
     )  # fmt: skip
-    judge, curve = Judge(bundle, test, runtime), list[float]()
-    last: dict[str, Any] = {}
+    judge = Judge(bundle, test, runtime)
+    result: dict[str, Any] = {}
 
-    def evaluate(number: int, arrays: ArrayRecord) -> MetricRecord:
-        last.update(from_arrays(arrays))
-        curve.append(judge(last))
+    def judged(number: int, parts: dict[str, Any]) -> float:
+        accuracy = judge(parts)
         if on_round:
-            on_round(number, curve[-1])
-        return MetricRecord({"accuracy": curve[-1]})
+            on_round(number, accuracy)
+        return accuracy
 
     def rounds(grid: Any) -> None:
-        strategy.start(grid, to_arrays(initial_parts(bundle)), num_rounds=part.rounds, evaluate_fn=evaluate)
+        result.update(serve(grid, bundle, out, strategy, part.rounds, judge=judged))
 
     devices = Population(clients.absolute(), Path(bundle.path).absolute(), runtime)
     if engine == "pool":
@@ -95,17 +88,9 @@ def fleet(
             rounds(grid)
     else:
         _simulate(rounds, devices, part.clients, processes)
-    if not strategy.rounds:
-        raise CheckFailedError("the simulation ended before its first round; run again with --verbose")
-    made = next_bundle(bundle, last, out / "next.bundle")
-    result = {
-        "method": part.method, "clients": part.clients, "accuracy": curve,
-        "rounds": [asdict(r) for r in strategy.rounds], "classes": list(made.manifest.task.classes),
-        "bytes_of_all_parts": sum(4 * p.size for p in initial_parts(bundle).values()),
-        "bytes_of_network": 4 * sum(math.prod(p.shape) for p in bundle.manifest.plan.parameters),
-    }  # fmt: skip
-    (out / "fleet.json").write_text(json.dumps(result, indent=1))
-    return result
+    if not result:
+        raise CheckFailedError("the simulation ended before its last round; run again with --verbose")
+    return {**result, "clients": part.clients}
 
 
 def _simulate(rounds: Callable[[Any], None], devices: Any, count: int, processes: int) -> None:
