@@ -19,16 +19,11 @@ WHOLE = ".whole"
 
 _MIB = 2**20
 _FLOAT = 4
-_BEGUN = 3
-"""Copies of the state that an update holds: the saved one, the one at work, and the one that a call gives back."""
-_FED = 1
-"""Batches of inputs that exist beside the program, which has its own copy."""
 _COPIED = {"executorch": 1}
 """Copies more of the statistics, whose matrix is the largest tensor that calls give: what a runtime's binding gives is
 a tensor of its own, and its heap keeps some of them, none to five in the same update."""
 _SLACK = 4 * _MIB
-"""What Python, numpy and the allocator take beside. All four are fitted to updates of four networks; SAFETY.md has
-them, and others that they were checked on."""
+"""What Python, numpy and the allocator take beside. SAFETY.md has the networks that all of this was compared with."""
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -56,16 +51,19 @@ class Forecast:
 
 
 def forecast(
-    manifest: Manifest, runtime: str, cloud: int, device: int, phases: int = 4, whole: bool = False
+    manifest: Manifest, runtime: str, cloud: int, device: int, training: int = 2, whole: bool = False
 ) -> Forecast:
     """Foretells an update.
+
+    Beside the program, which was measured with a call's inputs and outputs: the samples, the saved state, statistics
+    that are refreshed, and the trained tensors that each training phase leaves as a candidate.
 
     Args:
         manifest: of the bundle.
         runtime: a name in ``manifest.runtimes``, or ``tflite``.
         cloud: samples of the replay set.
         device: samples observed on the device.
-        phases: of the schedule; each ends with a candidate state.
+        training: phases of the schedule that train.
         whole: for a host that keeps all signatures in memory at once, and buffers for each, as the Android app does
             with LiteRT.
     """
@@ -78,15 +76,15 @@ def forecast(
     slots, latent = manifest.task.slots, math.prod(manifest.latent.shape)
     sample = latent + 3 * slots * _FLOAT + 16
     taken = [_elements(signature.inputs) for signature in manifest.signatures.values()]
-    fed = sum(taken) + sum(_elements(s.outputs) for s in manifest.signatures.values()) if whole else max(taken)
+    buffers = sum(taken) + sum(_elements(s.outputs) for s in manifest.signatures.values()) if whole else 0
     features = next((o.shape[-1] for o in manifest.signatures["classify"].outputs if o.name == "features"), 0)
     data = (
         (cloud + device) * (2 * sample + 2 * features * _FLOAT)  # their own and joined; features as parts and whole
         + cloud * sample
-        + _BEGUN * state
-        + phases * trained
-        + _FED * fed * _FLOAT
-        + _COPIED.get(runtime, 0) * _bytes(manifest, "statistics")
+        + state
+        + training * trained
+        + (1 + _COPIED.get(runtime, 0)) * _bytes(manifest, "statistics")
+        + buffers * _FLOAT
         + _SLACK
     )
     program = measured if measured is not None else _guessed(manifest, key)

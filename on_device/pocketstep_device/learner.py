@@ -236,9 +236,9 @@ class Learner(Knowledge):
         samples = Samples.concat([self._cloud, self._samples])
         samples = samples.select(mask[samples.labels] > 0)
         budget = budget or Budget()
-        phases = len(self.manifest.schedules[method].phases)
         own = len(self._samples) + (len(pack.latents) if pack else 0)
-        need = forecast(self.manifest, self._machine.runtime, len(self._cloud), own, phases)
+        training = self.manifest.schedules[method].training
+        need = forecast(self.manifest, self._machine.runtime, len(self._cloud), own, training)
         check_room(need, budget, self._machine.taken_mb, self._store.folder)
         meter = Meter(budget)
         lesson = pack.lesson(classes, self.manifest) if pack else None

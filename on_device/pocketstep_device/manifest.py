@@ -148,6 +148,11 @@ class Schedule:
     phases: tuple[Mapping[str, PhaseValue], ...]
     accept: Accept
 
+    @property
+    def training(self) -> int:
+        """How many phases train; each leaves trained tensors of its own."""
+        return sum(phase["kind"] == "train" for phase in self.phases)
+
 
 @dataclass(frozen=True)
 class Runtime:

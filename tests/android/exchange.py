@@ -102,7 +102,7 @@ def write_forecast(bundle: Path, path: Path) -> None:
     manifest = Bundle.open(bundle).manifest
     text = ""
     for runtime in ("litert", "executorch"):
-        found = forecast(manifest, runtime, cloud=100, device=50, phases=3, whole=runtime == "litert")
+        found = forecast(manifest, runtime, cloud=100, device=50, training=2, whole=runtime == "litert")
         text += f"{runtime}={found.program} {found.data} {found.disk}\n"
     path.write_text(text)
 

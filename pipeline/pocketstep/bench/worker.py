@@ -118,8 +118,8 @@ class Worker:
         opened = Bundle.open(bundle)
         manifest = opened.manifest
         noise = np.random.default_rng(0).integers(0, 256, (images, *manifest.task.input.shape), np.uint8)
-        cloud, phases = len(cloud_samples(opened)), len(manifest.schedules[UPDATE_METHOD].phases)
-        found = forecast(manifest, runtime, cloud, images, phases)
+        training = manifest.schedules[UPDATE_METHOD].training
+        found = forecast(manifest, runtime, len(cloud_samples(opened)), images, training)
         idle = _settle()
         with tempfile.TemporaryDirectory() as state, Learner.open(bundle, state, runtime, threads) as learner:
             name = learner.classes[0]

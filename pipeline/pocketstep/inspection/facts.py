@@ -129,8 +129,8 @@ def _memory(manifest: Manifest, replayed: int) -> list[dict[str, Any]]:
     """Peak memory of a device that observes and updates, by runtime: what it says itself before it begins."""
     if not {"classify", "step"} <= set(manifest.signatures):
         return []
-    phases = max((len(schedule.phases) for schedule in manifest.schedules.values()), default=0)
-    found = {runtime: forecast(manifest, runtime, replayed, OBSERVED, phases) for runtime in manifest.runtimes}
+    training = max((schedule.training for schedule in manifest.schedules.values()), default=0)
+    found = {runtime: forecast(manifest, runtime, replayed, OBSERVED, training) for runtime in manifest.runtimes}
     return [
         {"runtime": name, "bytes": f.memory, "program": f.program, "data": f.data, "observed": OBSERVED}
         for name, f in found.items()

@@ -160,7 +160,7 @@ public class BlockingLearner internal constructor(
         val stored = (cloud + samples).let { all -> all.select(all.where { mask[all.labels[it]] > 0 }) }
         val classes = pack?.withClasses(state.classes, slots) ?: state.classes
         Forecast
-            .of(manifest, machine.runtimeName, cloud.size, samples.size + (pack?.size ?: 0), schedule.phases.size)
+            .of(manifest, machine.runtimeName, cloud.size, samples.size + (pack?.size ?: 0), schedule.training)
             .checkRoom(budget, machine.takenMb, knowledge.store.folder)
         val (report, values) =
             inMemory(budget.threads) { program ->

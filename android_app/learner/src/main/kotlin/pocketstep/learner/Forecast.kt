@@ -62,18 +62,21 @@ internal class Forecast private constructor(
         private const val MIB = 1024.0 * 1024.0
         private const val KIB = 1024.0
         private const val FLOAT = 4.0
-        private const val BEGUN = 3 // copies of the state that an update holds
         private const val SLACK = 4 * MIB
         private val COPIED = mapOf("executorch" to 1) // of the statistics, left in the heap by a runtime's binding
         private const val HEADERS = 2 * 65_536.0
 
-        /** Foretells an update from [cloud] and [device] samples; each of its [phases] ends with a candidate state. */
+        /**
+         * Foretells an update from [cloud] and [device] samples, in which so many phases are [training]: beside the program,
+         * which was measured with a call's inputs and outputs, the samples, the saved state, statistics that are refreshed,
+         * and the trained tensors that each of these phases leaves as a candidate.
+         */
         fun of(
             manifest: Manifest,
             runtime: String,
             cloud: Int,
             device: Int,
-            phases: Int,
+            training: Int,
         ): Forecast {
             val resident = "bytes.resident.$runtime"
             val measured = manifest.cost["$resident.whole"] ?: manifest.cost[resident]
@@ -85,10 +88,10 @@ internal class Forecast private constructor(
             val rows = (cloud + device) * (2 * sample + 2 * features * FLOAT)
             val inputs = manifest.signatures.values.map { signature -> signature.inputs.sumOf { product(it.shape) } }
             val results = manifest.signatures.values.sumOf { signature -> signature.outputs.sumOf { product(it.shape) } }
-            val fed = (if (runtime in WHOLE) inputs.sum() + results else inputs.max()) * FLOAT
+            val buffers = if (runtime in WHOLE) (inputs.sum() + results) * FLOAT else 0.0
             val statistics = manifest.state.filter { it.kind == "statistics" }.sumOf { product(it.shape) } * FLOAT
-            val copied = (COPIED[runtime] ?: 0) * statistics
-            val data = rows + cloud * sample + BEGUN * state + phases * trained + fed + copied + SLACK
+            val copied = (1 + (COPIED[runtime] ?: 0)) * statistics
+            val data = rows + cloud * sample + state + training * trained + copied + buffers + SLACK
             val disk = state + 2.0 * device + HEADERS
             return Forecast(measured ?: guessed(manifest, runtime), data, disk, measured != null)
         }

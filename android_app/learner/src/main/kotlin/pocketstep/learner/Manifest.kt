@@ -142,7 +142,10 @@ public class Schedule internal constructor(
     public val meaning: String,
     public val phases: List<Phase>,
     public val accept: Accept,
-)
+) {
+    /** How many phases train; each leaves trained tensors of its own. */
+    internal val training: Int get() = phases.count { it.kind == "train" }
+}
 
 /** One runtime's program, the versions it was exported with, and what its accelerator takes over. */
 public class RuntimeEntry internal constructor(

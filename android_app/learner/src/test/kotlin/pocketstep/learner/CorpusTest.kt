@@ -111,7 +111,7 @@ class CorpusTest {
         val lines = Files.readAllLines(folder!!.resolve("exchange/forecast.properties"))
         assertEquals(2, lines.size)
         for ((runtime, numbers) in lines.map { it.split("=") }) {
-            val found = Forecast.of(manifest, runtime, cloud = 100, device = 50, phases = 3)
+            val found = Forecast.of(manifest, runtime, cloud = 100, device = 50, training = 2)
             assertEquals(numbers, listOf(found.program, found.data, found.disk).joinToString(" ") { "${it.toLong()}" })
         }
     }
