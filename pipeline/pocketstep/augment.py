@@ -13,25 +13,38 @@ from pocketstep_device.errors import InputError
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one batch: crop corners (B, 2), flips (B,), cutout centres (B, 2); None: not asked for."""
+    """The random numbers of one batch; None: not asked for.
 
-    corners: Tensor | None
-    flips: Tensor | None
-    holes: Tensor | None
+    Attributes:
+        corners: (B, 2) of crops.
+        flips: (B,).
+        holes: (B, 2), centres of cutout.
+        shares: (B,) of each image where it is mixed with another one.
+        patches: (B, 4), top, left, bottom and right of what is cut from the other one; empty where all of it is mixed.
+    """
+
+    corners: Tensor | None = None
+    flips: Tensor | None = None
+    holes: Tensor | None = None
+    shares: Tensor | None = None
+    patches: Tensor | None = None
 
     def take(self, rows: slice) -> Draws:
         """Those of some of the batch's images."""
-        return Draws(*(None if part is None else part[rows] for part in (self.corners, self.flips, self.holes)))
+        return Draws(**{name: None if part is None else part[rows] for name, part in vars(self).items()})
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Pad and crop, flip, cutout (Zhao et al. §5: 4 pixels, flips, 16 x 16).
+    """Pad and crop, flip, cutout (Zhao et al. §5: 4 pixels, flips, 16 x 16), and mixtures of two images.
 
     Attributes:
         shift: pixels of zeros padded on each side; the crop back to the old size is at a random place.
         mirror: whether half of the images are flipped left-right; not for digits or letters.
         cutout: side in pixels of the square that is masked out, at a place whose centre lies in the image.
+        mix: whether images are mixed in pairs: half of them as a whole, at a share that is drawn evenly (mixup, Zhang
+            et al. 2018), and into half a rectangle of the other is put, each side 1/4 to 3/4 of the image's (CutMix,
+            Yun et al. 2019). They have no label any more: for what a teacher says of them.
 
     Raises:
         InputError: a number is negative.
@@ -40,6 +53,7 @@ class Augmentation:
     shift: int = 0
     mirror: bool = False
     cutout: int = 0
+    mix: bool = False
 
     def __post_init__(self) -> None:
         if self.shift < 0 or self.cutout < 0:
@@ -47,7 +61,7 @@ class Augmentation:
 
     def draw(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Draws:
         """Random numbers for ``count`` images of ``size`` (H, W)."""
-        corners = flips = holes = None
+        corners = flips = holes = shares = patches = None
         if self.shift:
             top, left = torch.randint(2 * self.shift + 1, (2, count, 1), generator=generator)
             corners = torch.cat([top, left], 1)
@@ -55,7 +69,13 @@ class Augmentation:
             flips = torch.rand(count, generator=generator) < 0.5
         if self.cutout:
             holes = (torch.rand(count, 2, generator=generator) * torch.tensor(size)).long()
-        return Draws(corners, flips, holes)
+        if self.mix:
+            shares = torch.rand(count, generator=generator)
+            sides = ((0.25 + 0.5 * torch.rand(count, 2, generator=generator)) * torch.tensor(size)).long()
+            sides[torch.rand(count, generator=generator) < 0.5] = 0
+            first = (torch.rand(count, 2, generator=generator) * (torch.tensor(size) - sides)).long()
+            patches = torch.cat([first, first + sides], 1)
+        return Draws(corners, flips, holes, shares, patches)
 
     def move(self, images: Tensor, draws: Draws) -> Tensor:
         """Crops and flips uint8 images (B, C, H, W)."""
@@ -86,6 +106,19 @@ class Augmentation:
             right = min(x - self.cutout // 2 + self.cutout, width)
             kernels.erase_image(image, top, left, bottom - top, right - left, black, inplace=True)
         return images
+
+
+def blended(images: Tensor, draws: Draws) -> Tensor:
+    """Mixes each image (B, C, H, W) with the one before it."""
+    if draws.shares is None or draws.patches is None:
+        return images
+    others = images.roll(1, 0)
+    top, left, bottom, right = draws.patches.T[:, :, None, None]
+    rows, columns = torch.arange(images.shape[2]).view(-1, 1), torch.arange(images.shape[3])
+    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+    whole = torch.lerp(others, images, draws.shares.view(-1, 1, 1, 1))
+    cut = (bottom > top)[:, None]
+    return torch.where(cut, torch.where(inside[:, None], others, images), whole)
 
 
 def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float], per_image: bool = False) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from pocketstep.augment import Augmentation, normalised
+from pocketstep.augment import Augmentation, blended, normalised
 from pocketstep.data import Dataset
 
 
@@ -66,7 +66,7 @@ class Feed:
             draws = self.augmentation.draw(len(rows), (height, width), self.generator).take(self.own)
             rows = rows[self.own]
             images = self.augmentation.move(self.images[rows], draws)
-            images = self.augmentation.mask(normalised(images, *self.statistics), draws)
+            images = blended(self.augmentation.mask(normalised(images, *self.statistics), draws), draws)
             if self.device.type == "cuda":
                 images = images.pin_memory()  # else the copy waits for all that the device still does
             yield (

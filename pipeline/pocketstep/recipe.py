@@ -82,10 +82,12 @@ class TransferRecipe(TrainingRecipe):
     """Knowledge transfer (Zhao et al. section 4.1) or what it is compared with.
 
     ``method`` is ``blocks``, ``hinton``, ``fitnet`` or ``none`` (an independent student); ``trainable`` is ``all`` or
-    ``last`` (the last convolution of each group, and the head); ``temperature`` softens ``hinton`` and ``fitnet``.
+    ``last`` (the last convolution of each group, and the head); ``temperature`` softens ``hinton`` and ``fitnet``;
+    ``mix`` mixes images in pairs, which have no label then: only for ``blocks`` with no weight on labels.
     """
 
     weights: tuple[float, ...]
+    mix: bool = False
     method: str = "blocks"
     trainable: str = "all"
     temperature: float = 4.0

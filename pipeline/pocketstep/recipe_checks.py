@@ -69,6 +69,11 @@ def _check_transfer(name: str, part: TransferRecipe) -> None:
     _among(f"{name}.method", part.method, METHODS)
     _among(f"{name}.trainable", part.trainable, ("all", "last"))
     between(f"{name}.temperature", part.temperature, 0.1, 100.0)
+    if part.mix and (part.method != "blocks" or part.weights[2] or not part.augment):
+        raise InputError(
+            f"the recipe's {name}.mix makes images without labels: it wants method 'blocks', augment, and 0 as the "
+            "third of the weights"
+        )
 
 
 def _check_decouple(part: DecoupleRecipe) -> None:

@@ -23,7 +23,7 @@ from pocketstep.loop import Loss
 from pocketstep.networks import ResidualNet
 from pocketstep.parallel import best_device
 from pocketstep.prune import ThinReport, thin
-from pocketstep.recipe import Recipe, TrainingRecipe
+from pocketstep.recipe import Recipe, TrainingRecipe, TransferRecipe
 from pocketstep.rivals import Hints, SoftLogits
 from pocketstep.shallow import shallow
 from pocketstep.sources import load_data
@@ -255,7 +255,8 @@ def train(
     return fit(
         network, data, epochs=part.epochs, batch=part.batch, learning_rate=part.learning_rate, seed=part.seed,
         mean=mean, std=std, augment=part.augment, shift=part.shift, mirror=part.mirror, cutout=part.cutout,
-        per_image=recipe.data.per_image, schedule=part.schedule, precision=part.precision, loss=loss, stage=stage,
+        mix=isinstance(part, TransferRecipe) and part.mix, per_image=recipe.data.per_image, schedule=part.schedule,
+        precision=part.precision, loss=loss, stage=stage,
         watch=watch, checkpoint=told.folder / f"{stage}.training" if told.folder else None,
         key=f"{part} {type(loss).__name__} {getattr(loss, 'labelled', True)}",
         on_progress=told.on_progress, on_step=told.on_step,

@@ -50,6 +50,7 @@ def fit(
     shift: int = 1,
     mirror: bool = False,
     cutout: int = 0,
+    mix: bool = False,
     per_image: bool = False,
     schedule: str = "cosine",
     precision: str = "float32",
@@ -78,10 +79,11 @@ def fit(
         seed: Of the order and the augmentation.
         mean: Of each channel, pixels counted 0..1.
         std: Of each channel, pixels counted 0..1.
-        augment: Whether to vary the images as the next three say.
+        augment: Whether to vary the images as the next four say.
         shift: Up to so many pixels in each direction (random crop of the zero-padded image).
         mirror: Whether to flip half of the images left-right; not for digits or letters.
         cutout: Side in pixels of a square to mask out; 0 for none.
+        mix: Whether to mix images in pairs, for a loss that looks at no label.
         per_image: Normalise each image by its own mean and deviation; ``mean`` and ``std`` do not matter then.
         schedule: ``cosine`` (after a short warm-up) or ``one-cycle``.
         precision: ``float32``, ``bfloat16``, or ``float16`` (CUDA); the latter two keep float32 weights.
@@ -107,7 +109,7 @@ def fit(
         )
     rates, device = schedule_named(schedule), _device(model)
     workers = Workers(device, precision)
-    varied = Augmentation(shift, mirror, cutout) if augment else Augmentation()
+    varied = Augmentation(shift, mirror, cutout, mix) if augment else Augmentation()
     if precision != "float32":
         model.to(memory_format=torch.channels_last)
     feed = Feed(
@@ -117,8 +119,8 @@ def fit(
     kept = None
     if checkpoint:
         settings = [
-            epochs, batch, learning_rate, seed, list(mean), list(std), augment, shift, mirror, cutout, per_image,
-            schedule, precision, stage, workers.count, watch.every if watch else 0, key,
+            epochs, batch, learning_rate, seed, list(mean), list(std), augment, shift, mirror, cutout, mix,
+            per_image, schedule, precision, stage, workers.count, watch.every if watch else 0, key,
         ]  # fmt: skip
         identity = digest(settings, feed.images, feed.labels, *model.state_dict().values())
         kept = Checkpoint(checkpoint, identity, checkpoint_seconds)

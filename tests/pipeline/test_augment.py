@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pocketstep.augment import Augmentation, normalised
+from pocketstep.augment import Augmentation, blended, normalised
 from pocketstep.rates import cosine, one_cycle, schedule_named
 from pocketstep_device.errors import InputError
 
@@ -39,6 +39,26 @@ def test_cutout_masks_a_square_that_may_leave_the_image(images):
         assert (image != 0).sum() == 3 * (64 - len(hole))
     assert 16 in sizes
     assert min(sizes) < 16
+
+
+def test_mixtures_against_numpy(images):
+    """Half of the images are blends with the one before, half have a rectangle of it."""
+    values = images.float()
+    draws = Augmentation(mix=True).draw(32, (8, 8), torch.Generator().manual_seed(1))
+    kinds = set()
+    for index, mixed in enumerate(blended(values, draws).numpy()):
+        own, other = values[index].numpy(), values[index - 1].numpy()
+        share, (top, left, bottom, right) = float(draws.shares[index]), draws.patches[index].tolist()
+        expected = share * own + (1 - share) * other
+        if bottom > top:
+            expected = own.copy()
+            expected[:, top:bottom, left:right] = other[:, top:bottom, left:right]
+            assert 2 <= bottom - top <= 6
+            assert 2 <= right - left <= 6
+        kinds.add(bottom > top)
+        np.testing.assert_allclose(mixed, expected, rtol=1e-5, atol=1e-3)
+    assert kinds == {True, False}
+    assert blended(values, Augmentation().draw(32, (8, 8), torch.Generator())) is values
 
 
 def test_parts_of_a_batch_are_varied_like_the_whole(images):

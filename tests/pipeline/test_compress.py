@@ -80,7 +80,9 @@ def test_every_part_has_its_rows(found, folder):
         "blocks", "none", "scratch", "hinton", "fitnet", "blocks, 0.25 of the images",
     ]  # fmt: skip
     assert [(row["method"], row["replay"]) for row in rows["increment"]] == [("none", 0), ("blocks", 0), ("blocks", 5)]
-    assert [row["method"] for row in rows["unseen"]] == ["none", "fitnet", "blocks", "blocks"]
+    assert [(row["method"], row["mix"]) for row in rows["unseen"]] == [
+        ("none", False), ("fitnet", False), ("blocks", False), ("blocks", True), ("blocks", True),
+    ]  # fmt: skip
     for row in (row for part in rows.values() for row in part):
         assert row["accuracy"] == pytest.approx(np.mean(row["classes"]))
         assert row["parameters"] < found["teacher"]["parameters"]

@@ -17,7 +17,7 @@ from pocketstep_device.errors import InputError
 
 SETTINGS = {
     "epochs": 3, "batch": 16, "learning_rate": 0.05, "seed": 4, "mean": (0.5,) * 3, "std": (0.25,) * 3,
-    "augment": True, "shift": 2, "mirror": True, "cutout": 3, "checkpoint_seconds": 0.0,
+    "augment": True, "shift": 2, "mirror": True, "cutout": 3, "mix": True, "checkpoint_seconds": 0.0,
 }  # fmt: skip
 
 

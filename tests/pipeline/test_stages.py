@@ -106,6 +106,7 @@ def test_refused_before_the_work(folder, tmp_path):
         ('"wrn-16-0.25"', '"vgg17"', "no network 'vgg17'"),
         ('network = "wrn-16-0.25"', "", "either a network"),
         ("cutout = 2", "cutout = -2", "teacher.cutout is -2"),
+        ("weights = [", "mix = true\nweights = [", "mix makes images without labels"),
         ("cutout = 2", 'precision = "float64"', "teacher.precision is 'float64'"),
         ("cutout = 2", 'precision = "float16"', "float16 needs a CUDA device"),
         ("cloud_classes = 3", "cloud_classes = 4", "leave at least one for the device"),

@@ -140,7 +140,8 @@ def _unseen(rows: Sequence[dict[str, Any]]) -> Any:
     )
     for row in rows:
         cells = _percent(row["unseen"]), _percent(row["accuracy"]), f"{row['steps']:,}"
-        table.add_row(METHODS[row["method"]], f"{row['threshold']:g}", *cells)
+        student = METHODS[row["method"]] + (", images mixed" if row["mix"] else "")
+        table.add_row(student, f"{row['threshold']:g}", *cells)
     return table
 
 

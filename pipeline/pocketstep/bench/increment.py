@@ -85,12 +85,12 @@ def unseen_rows(study: Study, part: UnseenRecipe, teacher: nn.Module) -> list[Ro
     others = [index for index in range(len(study.data.classes)) if index not in seen]
     images = _rows(study.data, np.isin(study.data.labels, seen))
 
-    def learn(threshold: float, method: str) -> Row:
-        name = f"unseen-p{threshold:g}-{method}"
+    def learn(threshold: float, method: str, mix: bool) -> Row:
+        name = f"unseen-p{threshold:g}-{method}{'-mixed' if mix else ''}"
 
         def make() -> tuple[nn.Module, Row]:
             network = study.student(teacher, threshold).to(best_device())
-            recipe = replace(study.recipe, transfer=replace(part, method=method))
+            recipe = replace(study.recipe, transfer=replace(part, method=method, mix=mix))
             histories = transfer(
                 recipe, teacher.to(best_device()), network, images, study.watching(), stage=name,
                 labelled=method != "blocks", like=study.data,
@@ -99,10 +99,12 @@ def unseen_rows(study: Study, part: UnseenRecipe, teacher: nn.Module) -> list[Ro
 
         row = study.row(name, make, study.recipe.compress, part)[1]
         unseen = float(np.array(row["classes"])[others].mean())
-        return {**row, "unseen": unseen, "threshold": threshold, "method": method, "trained_on": list(part.classes)}
+        settings = {"threshold": threshold, "method": method, "mix": mix, "trained_on": list(part.classes)}
+        return {**row, "unseen": unseen, **settings}
 
-    rows = [learn(part.thresholds[0], method) for method in ("none", "fitnet")]
-    return rows + [learn(threshold, part.method) for threshold in part.thresholds]
+    rows = [learn(part.thresholds[0], method, False) for method in ("none", "fitnet")]
+    rows += [learn(part.thresholds[0], part.method, False)] if part.mix else []
+    return rows + [learn(threshold, part.method, part.mix) for threshold in part.thresholds]
 
 
 def groups_mean(classes: npt.NDArray[np.float64]) -> float:
