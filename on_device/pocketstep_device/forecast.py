@@ -19,11 +19,14 @@ WHOLE = ".whole"
 
 _MIB = 2**20
 _FLOAT = 4
+_STATISTICS = 3
+"""Copies of the statistics beside the saved ones, whose matrix is often the largest tensor that calls give: refreshed
+ones, what a call goes from and to, and what the heap keeps of those."""
 _COPIED = {"executorch": 1}
-"""Copies more of the statistics, whose matrix is the largest tensor that calls give: what a runtime's binding gives is
-a tensor of its own, and its heap keeps some of them, none to five in the same update."""
+"""Copies more, where what a runtime's binding gives is a tensor of its own; its heap keeps none to five of them in the
+same update."""
 _SLACK = 4 * _MIB
-"""What Python, numpy and the allocator take beside. SAFETY.md has the networks that all of this was compared with."""
+"""What Python, numpy and the allocator take beside. SAFETY.md has the networks that these numbers are fitted to."""
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -83,7 +86,7 @@ def forecast(
         + cloud * sample
         + state
         + training * trained
-        + (1 + _COPIED.get(runtime, 0)) * _bytes(manifest, "statistics")
+        + (_STATISTICS + _COPIED.get(runtime, 0)) * _bytes(manifest, "statistics")
         + buffers * _FLOAT
         + _SLACK
     )
