@@ -81,7 +81,8 @@ def bundle_path(request: pytest.FixtureRequest) -> Path:
 
 
 def _build(target: Path) -> None:
-    from pocketstep.assemble import build_bundle, request_of
+    from pocketstep.assemble import build_bundle
+    from pocketstep.blueprint import request_of
     from pocketstep.export.run import Exporters
     from pocketstep.recipe import load_recipe
     from pocketstep.stages import compress, load_material, train_teacher

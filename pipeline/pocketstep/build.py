@@ -10,7 +10,8 @@ from pathlib import Path
 
 from torch import nn
 
-from pocketstep.assemble import build_bundle, request_of
+from pocketstep.assemble import build_bundle
+from pocketstep.blueprint import request_of
 from pocketstep.checkpoint import digest
 from pocketstep.console import Console
 from pocketstep.decouple.stage import Decoupled, decouple_stage, need_section

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pocketstep.assemble import build_bundle, request_of
+from pocketstep.assemble import build_bundle
+from pocketstep.blueprint import request_of
 from pocketstep.data import Dataset, normalisation
 from pocketstep.decouple.finetune import fine_tune
 from pocketstep.decouple.paths import choose_paths, parse_setting

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from pocketstep.assemble import build_bundle, request_of
+from pocketstep.assemble import build_bundle
+from pocketstep.blueprint import request_of
 from pocketstep.build import Workshop
 from pocketstep.camera import CAMERAS
 from pocketstep.console import Console

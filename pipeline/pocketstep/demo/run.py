@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from pocketstep import __version__
-from pocketstep.assemble import build_bundle, request_of
+from pocketstep.assemble import build_bundle
+from pocketstep.blueprint import request_of
 from pocketstep.camera import CAMERAS
 from pocketstep.console import Console
 from pocketstep.demo.report import write_report
