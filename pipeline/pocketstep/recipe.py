@@ -179,6 +179,7 @@ class StudyRecipe:
         methods: of transfer, to compare with ``blocks``; ``scratch`` is an independent student from random weights.
         methods_at: the threshold of the student that they train.
         short: shares of the images with which ``blocks`` is tried again, in as many epochs, so in fewer steps.
+        longer: times as many epochs with which ``scratch`` is tried again: what it takes without a teacher.
         watch_every: steps between two points of a curve.
         published: (threshold, accuracy in percent, millions of parameters) of the paper, to print beside.
         increment: 9+1 classes.
@@ -191,6 +192,7 @@ class StudyRecipe:
     methods: tuple[str, ...] = ()
     methods_at: float = 0.9
     short: tuple[float, ...] = ()
+    longer: tuple[int, ...] = ()
     watch_every: int = 100
     published: tuple[tuple[float, ...], ...] = ()
     increment: IncrementRecipe | None = None

@@ -104,6 +104,8 @@ def _check_study(study: StudyRecipe) -> None:
         _among("study.methods", value, (*METHODS[1:], "scratch"))
     for share in study.short:
         between("study.short", share, 0.001, 1.0)
+    for times in study.longer:
+        between("study.longer", times, 2, 1000)
     between("study.watch_every", study.watch_every, 1, 1_000_000)
     if not {*study.criteria_at, study.methods_at} <= {*study.thresholds}:
         raise InputError("the recipe's study.criteria_at and study.methods_at must be among study.thresholds")

@@ -77,7 +77,7 @@ def test_every_part_has_its_rows(found, folder):
     rows = found["rows"]
     assert [row["threshold"] for row in rows["curve"]] == [1.0, 0.9]
     assert [row["method"] for row in rows["methods"]] == [
-        "blocks", "none", "scratch", "hinton", "fitnet", "blocks, 0.25 of the images",
+        "blocks", "none", "scratch", "hinton", "fitnet", "blocks, 0.25 of the images", "scratch, 4 times the epochs",
     ]  # fmt: skip
     assert [(row["method"], row["replay"]) for row in rows["increment"]] == [("none", 0), ("blocks", 0), ("blocks", 5)]
     assert [(row["method"], row["mix"]) for row in rows["unseen"]] == [

@@ -86,6 +86,7 @@ class Study:
             rows["methods"] = [self._compressed(teacher, self.study.methods_at)]
             rows["methods"] += [self._by_method(teacher, name) for name in self.study.methods]
             rows["methods"] += [self._short(teacher, share) for share in self.study.short]
+            rows["methods"] += [self._by_method(teacher, "scratch", times) for times in self.study.longer]
         if "increment" in parts and self.study.increment:
             rows["increment"] = increment_rows(self, self.study.increment)
         if "unseen" in parts and self.study.unseen:
@@ -187,17 +188,22 @@ class Study:
         name = f"p{threshold:g}-{importance}"
         return {**self._row(name, make)[1], "threshold": threshold, "importance": importance, "method": "blocks"}
 
-    def _by_method(self, teacher: nn.Module, method: str) -> Row:
+    def _by_method(self, teacher: nn.Module, method: str, times: int = 1) -> Row:
         def make() -> tuple[nn.Module, Row]:
             student = self.student(teacher, threshold)
             if method == "scratch":
                 forget(student, self.recipe.transfer.seed)
-            part = replace(self.recipe.transfer, method="none" if method == "scratch" else method)
+            part = replace(
+                self.recipe.transfer, method="none" if method == "scratch" else method,
+                epochs=times * self.recipe.transfer.epochs,
+            )  # fmt: skip
             return self._retrained(teacher, student, name, replace(self.recipe, transfer=part))
 
         threshold = self.study.methods_at
-        name = f"p{threshold:g}-{method}"
-        return {**self._row(name, make)[1], "threshold": threshold, "importance": "activation", "method": method}
+        longer = times > 1
+        name = f"p{threshold:g}-{method}{f'-{times}-times' if longer else ''}"
+        shown = f"{method}, {times} times the epochs" if longer else method
+        return {**self._row(name, make)[1], "threshold": threshold, "importance": "activation", "method": shown}
 
     def _short(self, teacher: nn.Module, share: float) -> Row:
         threshold = self.study.methods_at
