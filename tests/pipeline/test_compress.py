@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         '"cat", "truck"': '"a", "d"',
         "thresholds = [1.0, 0.9, 0.8, 0.7]": "thresholds = [1.0, 0.9]",
         "watch_every = 47": "watch_every = 3",
-        "replay = [0, 20]": "replay = [0, 5]",
+        "replay = [0, 20] ": "replay = [0, 5] ",
         'precision = "bfloat16"': 'precision = "float32"',
         "min_width = 4": "min_width = 2",
     }
@@ -176,5 +176,7 @@ def test_a_wider_head_keeps_the_old_logits(found, folder):
 def test_replay_picks_images_of_the_old_classes():
     data = Dataset(**{**made_up(40, 0), "classes": CLASSES})
     assert np.bincount(with_replay(data, ["a", "b", "d"], 0, 0).labels).tolist() == [0, 0, 10]
-    assert np.bincount(with_replay(data, ["a", "b", "d"], 3, 0).labels).tolist() == [3, 3, 10]
+    replayed = with_replay(data, ["a", "b", "d"], 3, 0)
+    assert np.bincount(replayed.labels).tolist() == [10, 10, 10]
+    assert [len(np.unique(replayed.images[replayed.labels == c], axis=0)) for c in range(3)] == [3, 3, 10]
     assert groups_mean(np.array([0.5, 0.7, 1.0])) == pytest.approx(0.8)

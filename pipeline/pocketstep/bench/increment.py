@@ -130,15 +130,18 @@ def widened(network: nn.Module, classes: int) -> nn.Module:
 
 
 def with_replay(data: Dataset, names: list[str], per_class: int, seed: int) -> Dataset:
-    """All images of the last class, and so many of each class before it; labelled in the order of the names."""
+    """All images of the last class, and so many of each class before it; labelled in the order of the names.
+
+    Those of earlier classes are there as often as makes every class as frequent as the new one.
+    """
     chosen = data.select(names)
-    new = chosen.labels == len(names) - 1
-    keep = np.flatnonzero(new)
+    new = np.flatnonzero(chosen.labels == len(names) - 1)
+    old = list[npt.NDArray[np.int64]]()
     if per_class:
         rng = np.random.default_rng(seed)
-        old = [rng.permutation(np.flatnonzero(chosen.labels == c))[:per_class] for c in range(len(names) - 1)]
-        keep = np.sort(np.concatenate([keep, *old]))
-    return _rows(chosen, keep)
+        kept = [rng.permutation(np.flatnonzero(chosen.labels == c))[:per_class] for c in range(len(names) - 1)]
+        old = [np.resize(rows, len(new)) for rows in kept]
+    return _rows(chosen, np.concatenate([new, *old]))
 
 
 def _rows(data: Dataset, rows: Any) -> Dataset:
