@@ -38,7 +38,7 @@ def convergence(rows: Sequence[dict[str, Any]]) -> list[int | None]:
 
 
 def plot(found: dict[str, Any], path: Path) -> None:
-    """Accuracy against parameters, and the curves of the methods, side by side in one picture."""
+    """Accuracy against parameters, and the curves of the methods, side by side; without what was not measured."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -63,6 +63,8 @@ def plot(found: dict[str, Any], path: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)
+        else:
+            axes.remove()
     FigureCanvasAgg(figure).print_png(str(path))
 
 
