@@ -19,7 +19,7 @@ import measure
 import networks
 
 PACKAGES = (measure.ROOT / "pipeline", measure.ROOT / "on_device")
-_MODULES = ("assemble", "golden", "plan", "request", "schedules", "targets", "user_model")
+_MODULES = ("assemble", "blueprint", "describe", "golden", "plan", "request", "schedules", "targets", "user_model")
 MAKERS = (
     "pocketstep/compile/**/*.py",
     "pocketstep/export/*.py",
