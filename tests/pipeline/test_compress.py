@@ -155,7 +155,7 @@ def test_all_recipes_can_be_read(path):
 def test_a_student_that_comes_along_is_as_good_as_its_card_says(recipe_name, student):
     recipe = load_recipe(MODELS / f"{recipe_name}.toml")
     if recipe.data.name != "digits" and "POCKETSTEP_CIFAR" not in os.environ:
-        pytest.skip("POCKETSTEP_CIFAR does not name a folder with CIFAR-10's binary version (unpack_cifar.py writes one)")
+        pytest.skip("POCKETSTEP_CIFAR names no folder with CIFAR-10 (unpack_cifar.py writes one)")
     folder = os.environ.get("POCKETSTEP_CIFAR", "")
     everything, test = load_data(recipe.data.name, folder, size=recipe.data.size, seed=recipe.data.seed)
     data, _ = everything.split(recipe.data.held_back, recipe.data.seed)
