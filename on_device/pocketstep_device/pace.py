@@ -17,13 +17,15 @@ class Pace:
 
     Attributes:
         held: held-back samples, by which every phase is judged.
-        rows: ``all`` and ``new`` -> samples that a refreshed closed form goes through.
+        usable: samples that a refreshed closed form goes through.
+        fresh: those of them that were observed since the last update.
         sample: seconds that ``classify`` took for one sample.
         head: seconds of the last closed-form head that was not refreshed.
     """
 
     held: int
-    rows: Mapping[str, int]
+    usable: int
+    fresh: int
     sample: float = 0.0
     head: float = 0.0
 
@@ -42,6 +44,7 @@ class Pace:
         solve = next((phase for phase in phases if phase["kind"] == "solve"), None)
         needed = 0.0 if phases[0] is solve else judging
         if solve is not None:
-            refreshed = self.rows[str(solve.get("rows", "all"))] if solve.get("refresh") else 0
+            rows = self.usable if solve.get("rows", "all") == "all" else self.fresh
+            refreshed = rows if solve.get("refresh") else 0
             needed += self.head + refreshed * COUNTING * self.sample + judging
         return needed

@@ -113,8 +113,7 @@ class Update:
 
     def _pace(self) -> Pace:
         usable, pending = ~self.samples.held_back, self.samples.pending
-        rows = {"all": int(usable.sum()), "new": int((usable & pending).sum())}
-        return Pace(int(self.samples.held_back.sum()), rows)
+        return Pace(int(self.samples.held_back.sum()), int(usable.sum()), int((usable & pending).sum()))
 
     def _choose(self, before: Verdict, candidates: list[Candidate]) -> tuple[UpdateReport, Values]:
         refusals = [c.verdict.refusal(before, self.schedule.accept) for c in candidates]

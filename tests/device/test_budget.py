@@ -139,6 +139,17 @@ def test_what_was_trained_in_time_gets_its_closed_form(bundle: Path, state: Path
         assert [(phase.phase, phase.steps) for phase in report.phases] == [("train", 1), ("closed form", 0)]
 
 
+@pytest.mark.parametrize("rows", ["all", "new", "others", ["all"], 3.0])
+def test_a_schedule_may_say_anything_of_its_rows(bundle: Path, state: Path, rows: Any) -> None:
+    """What is not `all` means the new ones, in the closed form and in what it is foretold to take."""
+    solve = {**toy.toy_manifest(6, toy.CLASSES)["schedules"]["closed-form"]["phases"][0], "refresh": True, "rows": rows}
+    schedule = {"meaning": "x", "phases": [solve], "accept": {"max_old_loss": 1.0, "max_class_loss": 1.0}}
+    other = toy.toy_bundle(bundle.with_name("other.bundle"), schedules={"odd": schedule})
+    with Learner.open(other, state.with_name("other")) as learner:
+        learner.observe(toy.images("dark", 30), "dark")
+        assert learner.update(Budget(seconds=60), method="odd").accepted
+
+
 @pytest.mark.parametrize("seconds", [120, 150, 200, 300])
 def test_steps_leave_time_for_the_closed_form_of_what_they_trained(
     bundle: Path, state: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
