@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 GIVEN_BUNDLE = "POCKETSTEP_TEST_BUNDLE"
 """Environment variable: a bundle that exists already, to save the minute that building one takes."""
 
+DATA = "POCKETSTEP_CIFAR"
+"""Environment variable: where CIFAR is; it is never in the repository."""
+
 OpenLearner = Callable[..., "Learner"]
 
 
@@ -30,6 +33,14 @@ def digits() -> tuple[Dataset, Dataset]:
     from pocketstep.data import load_digits
 
     return load_digits(16)
+
+
+@pytest.fixture
+def cifar() -> str:
+    """A folder with the binary versions of CIFAR-10 and CIFAR-100 (unpack_cifar.py writes them), or a skip."""
+    if DATA not in os.environ:
+        pytest.skip(f"{DATA} names no folder with CIFAR's binary versions (unpack_cifar.py writes them)")
+    return os.environ[DATA]
 
 
 class _Builder:

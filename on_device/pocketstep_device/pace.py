@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pocketstep_device.samples import Samples
+
 COUNTING = 1.25
 """What a sample of a refreshed closed form takes, in times of ``classify``: adding to the statistics is 0.14 to 0.3
 of it on the digits' bundle."""
@@ -28,6 +30,12 @@ class Pace:
     fresh: int
     sample: float = 0.0
     head: float = 0.0
+
+    @classmethod
+    def of(cls, samples: Samples) -> Pace:
+        """Of an update of these samples, before anything was measured."""
+        usable = ~samples.held_back
+        return cls(int(samples.held_back.sum()), int(usable.sum()), int((usable & samples.pending).sum()))
 
     def judged(self, seconds: float) -> None:
         """The held-back samples took this long."""

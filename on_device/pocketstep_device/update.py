@@ -87,7 +87,7 @@ class Update:
             The report, and the values to keep (the caller's own when nothing was accepted).
         """
         before = {**self.values, "class_mask": self.known}
-        pace, began = self._pace(), self.meter.seconds
+        pace, began = Pace.of(self.samples), self.meter.seconds
         verdict = self._judge(before)
         pace.judged(self.meter.seconds - began)
         self.trainer.cache_targets(before)
@@ -110,10 +110,6 @@ class Update:
             candidates.append(Candidate(report, found, dict(values)))
             trained = self.trainer.steps > 0 or (trained and phase["kind"] != "solve")
         return self._choose(verdict, candidates)
-
-    def _pace(self) -> Pace:
-        usable, pending = ~self.samples.held_back, self.samples.pending
-        return Pace(int(self.samples.held_back.sum()), int(usable.sum()), int((usable & pending).sum()))
 
     def _choose(self, before: Verdict, candidates: list[Candidate]) -> tuple[UpdateReport, Values]:
         refusals = [c.verdict.refusal(before, self.schedule.accept) for c in candidates]

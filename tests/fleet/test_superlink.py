@@ -16,6 +16,10 @@ from typing import Any
 
 import pytest
 
+from pocketstep.validate.board import free_port
+from pocketstep_device.errors import StateError
+from pocketstep_device.storage import FolderLock
+
 APP = Path(__file__).parents[2] / "scripts" / "fleet_app"
 BIN = Path(sys.executable).parent
 PATIENCE = 240.0
@@ -24,12 +28,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (BIN / "flower-superlink").exists(), reason="needs pip install 'pocketstep[fleet]'"),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(is_so: Callable[[], Any], what: str) -> None:
@@ -135,11 +133,8 @@ def is_open(port: int) -> bool:
 
 
 def in_use(state: Path) -> bool:
-    import fcntl
-
-    with (state / ".lock").open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    try:
+        with FolderLock(state):
+            return False
+    except StateError:
+        return True

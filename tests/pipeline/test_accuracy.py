@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from pocketstep.data import Dataset
 from pocketstep.networks import ResidualNet
 from pocketstep_device.errors import InputError
 
-DATA = "POCKETSTEP_CIFAR"
 """Environment variable: the folder that has CIFAR-100's binary version."""
 
 
@@ -150,21 +148,19 @@ def test_tables_and_plots(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_table(tmp_path: Path) -> None:
+def test_the_whole_table(tmp_path: Path, cifar: str) -> None:
     """A base of one epoch, two methods, one camera: every part runs and its numbers are those of a learner."""
     from typer.testing import CliRunner
 
     from pocketstep.cli import app
 
-    if DATA not in os.environ:
-        pytest.skip(f"{DATA} does not name a folder with CIFAR-100's binary version (unpack_cifar.py writes one)")
     text = (Path(__file__).parents[2] / "models" / "cifar100-b50.toml").read_text()
     for old, new in (("epochs = 16", "epochs = 1"), ("test_per_class = 0", "test_per_class = 10"),
                      ('["dim", "night", "warm"]', '["dim"]'), ('["late", "middle", "early"]', '["late"]'),
                      ('["centre", "full"]', '["centre"]')):  # fmt: skip
         text = text.replace(old, new)
     (tmp_path / "small.toml").write_text(text)
-    arguments = ["--data", os.environ[DATA], "--out", str(tmp_path / "out"), "--methods", "closed-form,FeTrIL"]
+    arguments = ["--data", cifar, "--out", str(tmp_path / "out"), "--methods", "closed-form,FeTrIL"]
     done = CliRunner().invoke(app, ["bench", "accuracy", str(tmp_path / "small.toml"), *arguments])
     assert done.exit_code == 0, done.output
     assert "streaming LDA" in done.output

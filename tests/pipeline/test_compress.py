@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -150,16 +149,15 @@ def test_all_recipes_can_be_read(path):
 
 
 @pytest.mark.parametrize(
-    ("recipe_name", "student"), [("digits-study", "digits-p0.7"), ("cifar10-small", "cifar10-p0.9")]
+    ("recipe_name", "student", "data"),
+    [("digits-study", "digits-p0.7", ""), ("cifar10-small", "cifar10-p0.9", "cifar")],
 )
-def test_a_student_that_comes_along_is_as_good_as_its_card_says(recipe_name, student):
+def test_a_student_that_comes_along_is_as_good_as_its_card_says(recipe_name, student, data, request):
     recipe = load_recipe(MODELS / f"{recipe_name}.toml")
-    if recipe.data.name != "digits" and "POCKETSTEP_CIFAR" not in os.environ:
-        pytest.skip("POCKETSTEP_CIFAR names no folder with CIFAR-10 (unpack_cifar.py writes one)")
-    folder = os.environ.get("POCKETSTEP_CIFAR", "")
+    folder = request.getfixturevalue(data) if data else ""
     everything, test = load_data(recipe.data.name, folder, size=recipe.data.size, seed=recipe.data.seed)
-    data, _ = everything.split(recipe.data.held_back, recipe.data.seed)
-    classes = accuracy_of(load_network(MODELS / f"{student}.safetensors"), test, data, recipe)
+    taught, _ = everything.split(recipe.data.held_back, recipe.data.seed)
+    classes = accuracy_of(load_network(MODELS / f"{student}.safetensors"), test, taught, recipe)
     assert f"mean over classes: {classes.mean():.1%}" in (MODELS / f"{student}.md").read_text().replace(" %", "%")
 
 

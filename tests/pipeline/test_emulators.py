@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 from broken import broken_copy
 
-from pocketstep.validate.board import Board, running, start
+from pocketstep.validate.board import Board, free_port, running, start
 from pocketstep.validate.errors import TargetError
 from pocketstep.validate.image import board_image
 from pocketstep.validate.outcome import Outcome
@@ -170,9 +169,7 @@ def server(tmp_path: Path) -> Iterator[SshShell]:
         pytest.skip("sshd is not installed: apt-get install openssh-server")
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     settings = [f"Port={port}", "ListenAddress=127.0.0.1", "StrictModes=no", "UsePAM=no",
                 f"HostKey={tmp_path / 'host'}",
                 f"AuthorizedKeysFile={tmp_path / 'user.pub'}", f"PidFile={tmp_path / 'pid'}"]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ Judged = Callable[[int, dict[str, Any]], float]
 
 def serve(
     grid: Grid, bundle: Bundle, out: Path, strategy: PartsAverage, rounds: int, *, seconds: float = 3600.0,
-    judge: Judged | None = None,
+    judge: Judged | None = None, about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Runs the rounds and writes ``next.bundle`` and ``fleet.json``.
 
@@ -36,6 +36,7 @@ def serve(
         rounds: how many.
         seconds: that a round waits for answers; devices that are silent until then are missed and no more.
         judge: how good the server's parts are, where the server has test images.
+        about: facts of the fleet that go along in ``fleet.json``.
 
     Returns:
         What is in ``fleet.json``.
@@ -63,7 +64,8 @@ def serve(
     out.mkdir(parents=True, exist_ok=True)
     made = next_bundle(bundle, last, out / "next.bundle")
     result = {
-        "method": strategy.method, "accuracy": curve, "rounds": [asdict(done) for done in strategy.rounds],
+        "method": strategy.method, **(about or {}),
+        "accuracy": curve, "rounds": [asdict(done) for done in strategy.rounds],
         "classes": list(made.manifest.task.classes), "bytes_of_all_parts": sum(4 * p.size for p in first.values()),
         "bytes_of_network": 4 * sum(math.prod(p.shape) for p in bundle.manifest.plan.parameters),
     }  # fmt: skip

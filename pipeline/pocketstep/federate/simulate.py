@@ -80,7 +80,8 @@ def fleet(
         return accuracy
 
     def rounds(grid: Any) -> None:
-        result.update(serve(grid, bundle, out, strategy, part.rounds, judge=judged))
+        about = {"clients": part.clients}
+        result.update(serve(grid, bundle, out, strategy, part.rounds, judge=judged, about=about))
 
     devices = Population(clients.absolute(), Path(bundle.path).absolute(), runtime)
     if engine == "pool":
@@ -90,7 +91,7 @@ def fleet(
         _simulate(rounds, devices, part.clients, processes)
     if not result:
         raise CheckFailedError("the simulation ended before its last round; run again with --verbose")
-    return {**result, "clients": part.clients}
+    return result
 
 
 def _simulate(rounds: Callable[[Any], None], devices: Any, count: int, processes: int) -> None:

@@ -113,7 +113,7 @@ def start(folder: Path, memory_mb: int = MEMORY_MB, processors: int = 2, data_mb
         raise TargetError("setup", f"the board in {folder} is running already (process {other.pid}); stop it first")
     if not (folder / "data.ext4").exists():
         make_data_image(folder / "data.ext4", data_mb)
-    port, began = _free_port(), time.monotonic()
+    port, began = free_port(), time.monotonic()
     with (folder / "console.log").open("wb") as console:
         command = [qemu, *_machine(image, folder, port, memory_mb, processors)]
         process = subprocess.Popen(
@@ -166,7 +166,8 @@ def _shell(image: Path, port: int) -> SshShell:
     return SshShell("root@127.0.0.1", port, [*options, *(word for s in settings for word in ("-o", s))])
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of the loopback that nobody listens on just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -21,7 +21,7 @@ def main(grid: Grid, context: Context) -> None:
     """One run."""
     config = context.run_config
     if not config["bundle"] or not config["out"]:
-        raise InputError('give the run its bundle and folder: -c \'bundle="/path/x.bundle" out="/path/out"\'')
+        raise InputError("give the run its bundle and folder, by their whole paths: -c 'bundle=… out=…'")
     strategy = PartsAverage(
         str(config["method"]), float(config["share"]), int(config["least"]), Defence() if config["defended"] else PLAIN,
         seconds=float(config["patience"]),

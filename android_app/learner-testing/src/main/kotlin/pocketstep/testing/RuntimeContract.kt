@@ -54,6 +54,9 @@ public abstract class RuntimeContract {
         options: Options = Options(threads = 1),
     ) = BlockingLearner.open(Fixtures.bundle, state, runtime, options)
 
+    /** What Python's run of this name noted beside its predictions. */
+    private fun noted(name: String) = Properties().apply { Files.newInputStream(exchange.resolve("$name.properties")).use(::load) }
+
     private fun content(folder: Path): Map<String, String> =
         folder.toFile().listFiles()!!.associate { it.name to "${it.length()} bytes, ${it.readBytes().contentHashCode()}" }
 
@@ -71,7 +74,7 @@ public abstract class RuntimeContract {
     public fun validatesAsPythonDoes() {
         val facts = mapOf("runtime_version" to "x")
         val text = Validation.report(Fixtures.bundle, runtime, stateFolder, facts, 1, Golden.TOLERANCE, true)
-        val expected = Properties().apply { Files.newInputStream(exchange.resolve("validation.properties")).use(::load) }
+        val expected = noted("validation")
         assertTrue(text, text.contains("\"passed\":true,\"error\":null,\"error_code\":0}"))
         assertTrue(text, text.contains("\"accepted\":${expected["accepted"]}"))
         val answers = text.substringAfter("\"predictions\":[").substringBefore("]").split(",")
@@ -95,7 +98,7 @@ public abstract class RuntimeContract {
     @Test
     public fun learnsWhatPythonLearns() {
         for (method in methods) {
-            val expected = Properties().apply { Files.newInputStream(exchange.resolve("$method.properties")).use(::load) }
+            val expected = noted(method)
             val state = temporary.newFolder(method)
             exchange.resolve("before").toFile().copyRecursively(state)
             open(state.toPath()).use { learner ->
@@ -111,7 +114,7 @@ public abstract class RuntimeContract {
     /** Images without labels and a teacher's answers to them: Python's predictions, nothing stored, and taken back whole. */
     @Test
     public fun learnsFromATargetPackAsPythonDoes() {
-        val expected = Properties().apply { Files.newInputStream(exchange.resolve("targets.properties")).use(::load) }
+        val expected = noted("targets")
         val pack = exchange.resolve("unlabelled.pack")
         open().use { learner ->
             assertThrows(InputException::class.java) { learner.update(method = "targets") }
@@ -130,7 +133,7 @@ public abstract class RuntimeContract {
     /** A bundle with critical paths, those of the new class ten times as fast: Python's predictions. */
     @Test
     public fun learnsAlongPathsAsPythonDoes() {
-        val expected = Properties().apply { Files.newInputStream(exchange.resolve("paths.properties")).use(::load) }
+        val expected = noted("paths")
         BlockingLearner.open(exchange.resolve("paths.bundle"), stateFolder, runtime, Options(threads = 1)).use { learner ->
             learner.addClass(NEW)
             learner.observe(Fixtures.images("train"), NEW)
