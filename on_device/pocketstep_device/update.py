@@ -28,7 +28,8 @@ from pocketstep_device.target_pack import METHOD, Lesson
 from pocketstep_device.training import COVARIANCE, Trainer, vector
 
 Values = dict[str, Array]
-CHOOSING = ("auto", METHOD)
+AUTO = "auto"
+CHOOSING = (AUTO, METHOD)
 """Methods that keep the phase that does best; the others keep their last one."""
 PROTOTYPES = ("prototypes", "prototype_count")
 
@@ -81,6 +82,8 @@ class Update:
     def run(self) -> tuple[UpdateReport, Values]:
         """All phases, then the choice; once the budget's time is up, those that would train nothing are left out.
 
+        ``auto`` trains nothing where it could not tell what that costs: it ends with the closed form then.
+
         Steps end early enough for the closed form of what they trained, at the pace that was measured until then.
 
         Returns:
@@ -99,6 +102,8 @@ class Update:
             needed = phase["kind"] == "solve" and trained  # a head for what was trained is worth its time
             if candidates and not needed and not self.meter.has_time():
                 continue
+            if candidates and self._ends_closed:
+                break
             began, self.trainer.loss, self.trainer.steps = self.meter.seconds, math.nan, 0
             values = self._phase(phase, values)
             if phase["kind"] == "solve" and not phase.get("refresh"):
@@ -110,6 +115,13 @@ class Update:
             candidates.append(Candidate(report, found, dict(values)))
             trained = self.trainer.steps > 0 or (trained and phase["kind"] != "solve")
         return self._choose(verdict, candidates)
+
+    @property
+    def _ends_closed(self) -> bool:
+        """Whether ``auto`` begins with the closed form and can judge less than half of the known classes."""
+        judged = self.samples.labels[self.samples.held_back & ~self.samples.pending]
+        blind = 2 * len(np.unique(judged)) < int(np.count_nonzero(self.known))
+        return self.method == AUTO and blind and any(p["kind"] == "solve" for p in self.schedule.phases[:1])
 
     def _choose(self, before: Verdict, candidates: list[Candidate]) -> tuple[UpdateReport, Values]:
         refusals = [c.verdict.refusal(before, self.schedule.accept) for c in candidates]
@@ -125,6 +137,8 @@ class Update:
         choosing = self.method in CHOOSING
         best = max(able, key=lambda c: c.verdict.score) if choosing else able[-1]
         reason = f"'{best.report.phase}' did best on held-back samples" if choosing else "as asked for"
+        if self._ends_closed:
+            reason = "too few known classes have held-back samples to train more than the closed form safely"
         old, new = best.report.old_accuracy, best.report.new_accuracy
         report = self._report(True, best.report.phase, reason, before.old, old, new, phases)
         return report, self._with_protection(best.values)

@@ -80,7 +80,7 @@ def build_bundle(
 
 
 def _replayed(request: Request, data: Dataset | None) -> Dataset | None:
-    return data.per_class(request.replay_per_class, request.seed) if data else None
+    return data.per_class(request.replay_per_class, request.seed) if data and request.replay_per_class else None
 
 
 def _whole_batch(images: Images, batch: int) -> Tensor:

@@ -54,6 +54,7 @@ def request_of(recipe: Recipe, data: Dataset, decoupling: Decoupling | None = No
     return Request(
         recipe.name, data.classes, (height, width, channels), mean, std, cast(Preset, recipe.plan.preset),
         recipe.plan.cut or None, spare_classes=recipe.plan.spare_classes, pooled_cells=recipe.plan.pooled_cells,
+        expansion=recipe.plan.expansion, mirrored=recipe.plan.mirrored,
         roles=[(layer, "full") for layer in decoupling.layers] if decoupling else (),
         batch=recipe.plan.batch, replay_per_class=recipe.replay.per_class, seed=recipe.data.seed,
     )  # fmt: skip
@@ -113,7 +114,8 @@ def learning_model(student: nn.Module, request: Request, images: Images) -> Lear
     kernels = Kernels(compact=compact_convolutions(network, plan, request.batch, request.allowance))
     model = LearningModel(
         network, plan, Quantisation.of(latent), request.mean, request.std, request.input_shape,
-        (latent.shape[1], latent.shape[2], latent.shape[3]), cells, torch.zeros(()), kernels,
+        (latent.shape[1] * (2 if request.mirrored else 1), latent.shape[2], latent.shape[3]), cells, torch.zeros(()),
+        kernels, request.expansion, request.mirrored,
     )  # fmt: skip
     return replace(model, origin=torch.zeros(model.closed_size))
 

@@ -63,6 +63,10 @@ def export(
     clip: Annotated[bool, typer.Option("--clip", help="the step can clip the gradients' norm")] = False,
     project: Annotated[bool, typer.Option("--project", help="the step can project updates (CsKO)")] = False,
     int8_prefix: Annotated[bool, typer.Option("--int8-prefix", help="int8 weights before the cut")] = False,
+    expansion: Annotated[int, typer.Option(help="random features of the closed-form head (ACIL); 0: none")] = 0,
+    mirrored: Annotated[
+        bool, typer.Option("--mirrored", help="look at mirror images, too: surer, twice the time and latents")
+    ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="the network as it is goes along, for bench step")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
@@ -93,6 +97,8 @@ def export(
         batch=batch,
         step=_options(optimiser, losses, clip, project),
         replay_per_class=replay,
+        expansion=expansion,
+        mirrored=mirrored,
         prefix_bits=8 if int8_prefix else 32,
         plain=plain,
     )

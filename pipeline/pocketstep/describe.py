@@ -66,7 +66,9 @@ def manifest_of(blueprint: Blueprint, reports: Mapping[str, Report]) -> dict[str
             options=blueprint.request.step,
             paths=blueprint.decoupling is not None,
         ),
-        "cost": cost(model.network, plan, 1 if request.step.optimiser == "sgd" else 2).to_manifest(),
+        "cost": cost(
+            model.network, plan, 1 if request.step.optimiser == "sgd" else 2, 2 if model.mirrored else 1
+        ).to_manifest(),
         "runtimes": {
             name: {"file": RUNTIMES[name], "versions": report.versions, "delegated": report.delegated}
             for name, report in reports.items()

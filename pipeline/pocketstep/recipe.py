@@ -134,13 +134,18 @@ class FleetRecipe:
 
 @dataclass(frozen=True)
 class PlanRecipe:
-    """Roles, cut, room for new classes, and the batch that the programs are made for."""
+    """Roles, cut, room for new classes, and the batch that the programs are made for.
+
+    ``expansion`` (random features of the closed form) and ``mirrored`` (looks at mirror images, too): see ``Request``.
+    """
 
     preset: str
     cut: str
     spare_classes: int
     pooled_cells: int
     batch: int
+    expansion: int = 0
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pocketstep.federate.methods import METHODS as METHODS_OF_FLEETS
 from pocketstep.parallel import PRECISIONS
 from pocketstep.plan import PRESETS
 from pocketstep.recipe import DecoupleRecipe, FleetRecipe, Recipe, StudyRecipe, TrainingRecipe, TransferRecipe
+from pocketstep.request import MOST_EXPANSION
 from pocketstep.sources import NAMES
 from pocketstep_device.errors import InputError
 
@@ -41,6 +42,7 @@ def check_recipe(recipe: Recipe) -> None:
     _check_transfer("transfer", recipe.transfer)
     between("plan.spare_classes", recipe.plan.spare_classes, 1, 10_000)
     between("plan.pooled_cells", recipe.plan.pooled_cells, 1, 64)
+    between("plan.expansion", recipe.plan.expansion, 0, MOST_EXPANSION)
     between("plan.batch", recipe.plan.batch, 1, 4096)
     _among("plan.preset", recipe.plan.preset, PRESETS)
     between("replay.per_class", recipe.replay.per_class, 2, 100_000)

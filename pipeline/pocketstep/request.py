@@ -9,6 +9,9 @@ from pocketstep.compile.options import StepOptions
 from pocketstep.plan import InputGradient, Preset, Role
 from pocketstep_device.errors import InputError
 
+LEAST_EXPANSION, MOST_EXPANSION = 16, 8192
+"""Random features: as many make a second moment of up to 150 MB."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -22,6 +25,8 @@ class Request:
         preset, cut, roles, input_gradient, gradient_filter: see ``make_plan``.
         spare_classes: class slots for what devices learn.
         pooled_cells: the closed-form head also sees the latent pooled over cells x cells; None chooses.
+        expansion: the closed-form head sees so many random features of what it would see (ACIL); 0: none.
+        mirrored: an image and its mirror image are encoded, and their logits and features averaged.
         batch: of every program.
         step: what the ``step`` program can do.
         replay_per_class: images of each class whose latents go along.
@@ -46,6 +51,8 @@ class Request:
     gradient_filter: bool = False
     spare_classes: int = 8
     pooled_cells: int | None = None
+    expansion: int = 0
+    mirrored: bool = False
     batch: int = 32
     step: StepOptions = field(default_factory=StepOptions)
     replay_per_class: int = 20
@@ -67,6 +74,13 @@ class Request:
         for what, value in sizes.items():
             if value < 1:
                 raise InputError(f"{what} is {value}; it must be 1 or more")
+        if self.expansion and not LEAST_EXPANSION <= self.expansion <= MOST_EXPANSION:
+            raise InputError(
+                f"an expansion to {self.expansion} random features is not offered; choose 0 for none, or "
+                f"{LEAST_EXPANSION} to {MOST_EXPANSION}"
+            )
+        if self.mirrored and self.step.projection != "none":
+            raise InputError("mirrored images and a projected step are not offered together; choose one of them")
         if self.prefix_bits not in (8, 32):
             raise InputError(f"a prefix of {self.prefix_bits} bits is not offered; choose 32 or 8")
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pocketstep.compile import training
+from pocketstep.compile.closed_form import second_shape
 from pocketstep.compile.oracle import Oracle
 from pocketstep.compile.signatures import LearningModel
 from pocketstep.data import Dataset, Images
@@ -132,7 +133,7 @@ def initial_state(
         "blend": torch.zeros(1),
         "count": torch.zeros(slots),
         "total": torch.zeros(slots, size),
-        "second": torch.zeros(size, size),
+        "second": torch.zeros(second_shape(size)),
         "closed.weight": torch.zeros(slots, size),
         "closed.bias": torch.zeros(slots),
     }

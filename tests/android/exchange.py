@@ -46,6 +46,7 @@ def write_exchange(bundle: Path, out: Path) -> None:
             (out / runtime / f"{method}.properties").write_text(text)
         write_lesson(bundle, out / runtime, runtime, test)
         write_paths(bundle, out / runtime, runtime, train, test)
+        write_bare(bundle, out / runtime, runtime, train, test)
         write_adoptions(bundle, out, runtime)
         write_validation(bundle, out / runtime / "validation.properties", runtime)
     write_forecast(bundle, out / "forecast.properties")
@@ -88,6 +89,16 @@ def write_paths(bundle: Path, out: Path, runtime: str, train: Any, test: Any) ->
         report = learner.update(method="replay")
         write_raw(out / "paths.raw", learner.classify(test).probabilities)
     (out / "paths.properties").write_text(f"steps={sum(p.steps for p in report.phases)}\n")
+
+
+def write_bare(bundle: Path, out: Path, runtime: str, train: Any, test: Any) -> None:
+    """The bundle without images, where ``auto`` ends with the closed form."""
+    with Learner.open(write_variant(bundle, out / "bare.bundle", bare=True), out / "learned-bare", runtime) as learner:
+        learner.add_class(NEW)
+        learner.observe(train, NEW)
+        report = learner.update()
+        write_raw(out / "bare.raw", learner.classify(test).probabilities)
+    (out / "bare.properties").write_text(f"reason={report.reason}\nphases={len(report.phases)}\n")
 
 
 def write_validation(bundle: Path, path: Path, runtime: str) -> None:

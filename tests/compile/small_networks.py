@@ -71,18 +71,20 @@ def conv(inputs: int = 4, outputs: int = 4, kernel: int = 3, **options: int) -> 
 
 
 def learning_model(
-    net: nn.Module, preset: Preset, cut: str | None, cells: int = 2, allowance: float = 9.0, **how: Any
-) -> LearningModel:
+    net: nn.Module, preset: Preset, cut: str | None, cells: int = 2, allowance: float = 9.0, *,
+    expansion: int = 0, mirrored: bool = False, **how: Any,
+) -> LearningModel:  # fmt: skip
     """The compiler's model of a one-channel network with spare slots and a made-up origin."""
     network = trace(net, (1, SIZE, SIZE))
     plan = make_plan(network, preset, SLOTS, cut, **how)
     kernels = Kernels(compact=compact_convolutions(network, plan, 6, allowance))
     images = torch.randn(16, SIZE, SIZE, 1, generator=torch.Generator().manual_seed(0))
     latent = Walk(network, plan, Kernels(), {}).prefix(images).detach()
-    shape = (latent.shape[1], latent.shape[2], latent.shape[3])
+    shape = (latent.shape[1] * (2 if mirrored else 1), latent.shape[2], latent.shape[3])
     quantisation = Quantisation.of(latent)
     model = LearningModel(
-        network, plan, quantisation, (0.4,), (0.3,), (SIZE, SIZE, 1), shape, cells, torch.zeros(()), kernels
-    )
+        network, plan, quantisation, (0.4,), (0.3,), (SIZE, SIZE, 1), shape, cells, torch.zeros(()), kernels,
+        expansion, mirrored,
+    )  # fmt: skip
     origin = torch.randn(model.closed_size, generator=torch.Generator().manual_seed(1)) * 0.1
     return replace(model, origin=origin)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pocketstep.compile import closed_form
 from pocketstep.compile import operators as op
+from pocketstep.compile.oracle import random_matrix
 
 __all__ = ["double_precision"]
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("double_precision")
 
 def accumulated(features: Tensor, labels: Tensor, weights: Tensor, slots: int) -> tuple[Tensor, ...]:
     size = features.shape[1]
-    zero = torch.zeros(slots), torch.zeros(slots, size), torch.zeros(size, size)
+    zero = torch.zeros(slots), torch.zeros(slots, size), torch.zeros(closed_form.second_shape(size))
     one_hot = F.one_hot(labels, slots).double()
     return closed_form.accumulate(*zero, features, one_hot, weights)
 
@@ -47,14 +48,24 @@ def test_accumulate_gives_sums(samples: tuple[Tensor, Tensor]) -> None:
     assert count.tolist() == [*(float((labels == c).sum()) for c in range(3)), 0, 0]
     for c in range(5):
         assert_close(total[c], features[labels == c].sum(0), f"sum of class {c}", 1e-12)
-    assert_close(second, features.T @ features, "second moment", 1e-12)
+    assert_close(closed_form.symmetric(second, 7), features.T @ features, "second moment", 1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 24, 37])
+def test_little_more_than_half_of_the_second_moment_is_kept(size: int) -> None:
+    features, weights = drawn(50, size, seed=size).detach(), torch.rand(50, 1)
+    kept = closed_form.second_moment(features, weights)
+    assert kept.shape == closed_form.second_shape(size)
+    whole = -(-size // closed_form.STRIPS) * closed_form.STRIPS
+    assert kept.numel() == whole**2 * 9 // 16
+    assert_close(closed_form.symmetric(kept, size), (features * weights).T @ features, "second moment", 1e-12)
 
 
 def test_order_of_samples_does_not_matter(samples: tuple[Tensor, Tensor]) -> None:
     features, labels = samples
     one_hot, order = F.one_hot(labels, 5).double(), torch.randperm(60, generator=torch.Generator().manual_seed(1))
     together = accumulated(features, labels, torch.ones(60), 5)
-    parts = torch.zeros(5), torch.zeros(5, 7), torch.zeros(7, 7)
+    parts = torch.zeros(5), torch.zeros(5, 7), torch.zeros(closed_form.second_shape(7))
     for rows in order.split(7):
         parts = closed_form.accumulate(*parts, features[rows], one_hot[rows], torch.ones(len(rows)))
     for one, other in zip(parts, together, strict=True):
@@ -135,11 +146,11 @@ def test_unit_and_joined_features() -> None:
     x, latent = drawn(3, 6).detach(), drawn(3, 4, 4, 2, seed=1).detach()
     assert_close(closed_form.unit(x).pow(2).mean(1), torch.ones(3), "mean square of a row", 1e-9)
     origin = drawn(6 + 4 * 2, seed=2).detach()
-    joined = closed_form.joined_features(latent, x, 2, origin)
+    joined = closed_form.joined_features(op.grid_pool(latent, 2), x, 0, origin)
     pooled = F.adaptive_avg_pool2d(op.to_nchw(latent), 2).permute(0, 2, 3, 1).flatten(1)
     parts = [F.normalize(part, dim=1) * part.shape[1] ** 0.5 for part in (x, pooled)]
     assert_close(joined, torch.cat(parts, 1) - origin, "joined features", 1e-9)
-    alone = closed_form.joined_features(latent, x, 0, origin[:6])
+    alone = closed_form.joined_features(None, x, 0, origin[:6])
     assert_close(alone, parts[0] - origin[:6], "features alone", 1e-9)
 
 
@@ -159,3 +170,26 @@ def test_sketches_take_any_width(width: int) -> None:
     size = closed_form.sketched_size(width)
     assert size <= closed_form.WIDEST
     assert closed_form.sketched(torch.ones(2, width)).shape == (2, size)
+
+
+@pytest.mark.parametrize(("width", "size"), [(20, 70), (24, 16), (32, 32)])
+def test_random_features_are_products_with_one_matrix(width: int, size: int) -> None:
+    x = drawn(3, width).detach()
+    matrix = random_matrix(width, size).double()
+    assert_close(closed_form.expanded(x, size), (x @ matrix).relu(), "random features", 1e-6)
+    assert matrix.unique(dim=1).shape[1] == size  # no column twice
+
+
+def test_random_features_tell_apart_what_no_line_does() -> None:
+    """Exclusive or: least squares on the coordinates fails, on ACIL's expansion it does not."""
+    x = drawn(400, 2, seed=4).detach()
+    target = (x[:, :1] * x[:, 1:]).sign()
+
+    def fitted(features: Tensor) -> float:
+        features = torch.cat([features, torch.ones(len(x), 1)], 1)
+        answer = features @ torch.linalg.lstsq(features, target).solution
+        return float((answer.sign() == target).double().mean())
+
+    wide = torch.cat([x, torch.ones(len(x), 62)], 1)
+    assert fitted(x) < 0.65
+    assert fitted(closed_form.expanded(wide, 256)) > 0.9

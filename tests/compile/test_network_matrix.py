@@ -82,7 +82,8 @@ def compare(network: Network, side: int, cut: str | None, seed: int = 3) -> tupl
     oracle = Oracle(model, OPTIONS)
     expected = oracle.step(given)
     with torch.no_grad():
-        logits, theirs = model.suffix(latent, given)[0], oracle.forward(given, given)[0]
+        walk = Walk(model.network, model.plan, model.kernels, given)
+        logits, theirs = model.suffix(walk, latent)[0], oracle.forward(given, given)[0]
     errors = {"logits": relative_error(logits, theirs)}
     for name in ("loss", *(f"momentum.{p.trained}" for p in model.plan.trained)):
         assert expected[name].abs().max() > 0, f"{name} is zero, which shows nothing"

@@ -105,6 +105,13 @@ def test_global_pool(size: tuple[int, int], channels: int, batch: int) -> None:
 
 
 @FEW
+@given(st.integers(1, 4), st.integers(1, 5))
+def test_mean_of_pairs(pairs: int, width: int) -> None:
+    assert_same(op.PairMean.apply, lambda x: x.unflatten(0, (-1, 2)).mean(1), [drawn(2 * pairs, width)])
+    assert_numerical(op.PairMean.apply, (2 * pairs, width))
+
+
+@FEW
 @given(PAIR, PAIR)
 def test_phases_and_interleaved_are_inverse(stride: tuple[int, int], size: tuple[int, int]) -> None:
     x = drawn(2, size[0] * stride[0], size[1] * stride[1], 3)

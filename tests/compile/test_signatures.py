@@ -33,6 +33,27 @@ def test_signature_agrees_with_autograd(compiled: Compiled, name: str) -> None:
             assert_close(outputs[spec.name], expected[spec.name].detach(), f"{name}.{spec.name}", LIMIT)
 
 
+@pytest.mark.parametrize("name", ["encode", "classify", "score", "step"])
+def test_mirror_images_and_random_features_agree_with_autograd(name: str) -> None:
+    both = Compiled("centre", expansion=40, mirrored=True)
+    signature, values = both.signatures[name], both.values(name)
+    outputs, expected = signature.function(values), both.oracle.signatures[name](values)
+    for spec in signature.outputs:
+        assert outputs[spec.name].shape == spec.shape
+        assert_close(outputs[spec.name], expected[spec.name].detach(), f"{name}.{spec.name}", LIMIT)
+
+
+def test_an_image_and_its_mirror_image_are_the_same_with_mirrored() -> None:
+    both = Compiled("centre", mirrored=True)
+    images = both.values("encode")["images"]
+    found = []
+    for seen in (images, images.flip(2)):
+        latents = both.signatures["encode"].function({"images": seen})["latents"]
+        found.append(both.signatures["classify"].function({**both.values("classify"), "latents": latents}))
+    for name in ("logits", "features"):
+        assert_close(found[1][name], found[0][name], name, 1e-5)
+
+
 def test_step_moves_what_it_may_and_nothing_else(compiled: Compiled) -> None:
     values = compiled.values("step")
     outputs = compiled.signatures["step"].function(values)

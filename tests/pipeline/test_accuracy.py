@@ -63,7 +63,7 @@ def test_rivals_learn_what_can_be_separated(name: str) -> None:
     means = torch.rand(6, 16, generator=generator) * 4
     labels = torch.arange(6).repeat_interleave(60)
     features = (means[labels] + 0.3 * torch.randn(360, 16, generator=generator)).clamp(min=0)
-    scores = RIVALS[name](features[::2], labels[::2], features[1::2], [4, 6])
+    scores = RIVALS[name].scores(features[::2], labels[::2], features[1::2], [4, 6])
     assert scores.shape == (180, 6)
     assert (scores.argmax(1) == labels[1::2]).float().mean() > 0.9
 

@@ -6,16 +6,26 @@ With the covariance shrunk all the way to a multiple of the identity the same fo
 
 from __future__ import annotations
 
+import itertools
+import math
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pocketstep.compile.operators import column_sums, frozen, grid_pool, product, row_sums
+from pocketstep.compile.operators import column_sums, frozen, product, row_sums
 
 INVERSE_ITERATIONS = 18  # about 2 log2(condition): enough for the 10^3 that shrinkage leaves
 
 WIDEST = 1024
 """Of a part of the joined features: wider ones are sketched, or their second moment would outgrow the network."""
+
+ROUNDS = 2
+"""Of signs and transform for each block of random features."""
+
+STRIPS = 8
+"""Of a symmetric matrix: what lies left of a strip's own block is not kept, so that 9/16 of it are."""
 
 SMALLEST_VARIANCE = 1e-6
 """Of features whose mean square is one: identical samples still give a matrix with an inverse."""
@@ -47,15 +57,64 @@ def sketched(x: Tensor) -> Tensor:
     return row_sums(padded.reshape(x.shape[0] * size, group)).reshape(x.shape[0], size)
 
 
-def joined_features(latent: Tensor, features: Tensor, cells: int, origin: Tensor) -> Tensor:
-    """Penultimate features (B, D) joined with the latent (B, h, w, c) pooled over a grid: (B, D' + cells^2 c).
+def joined_features(pooled: Tensor | None, features: Tensor, expansion: int, origin: Tensor) -> Tensor:
+    """Penultimate features (B, D) joined with pooled latents (B, P), or alone: (B, D' + P), or (B, expansion).
 
-    D' is :func:`sketched_size`. With no cells there are the features alone. ``origin`` (D' + cells^2 c,), the cloud's
-    mean, is subtracted: a discriminant does not depend on it, but without it the covariance is a small difference of
-    large sums, which costs a digit of fp32.
+    D' is :func:`sketched_size`. With an ``expansion`` the head sees that many random features of them
+    (:func:`expanded`). ``origin``, the cloud's mean, is subtracted: a discriminant does not depend on it, but without
+    it the covariance is a small difference of large sums, which costs a digit of fp32.
     """
     known = unit(sketched(features))
-    return (torch.cat([known, unit(grid_pool(latent, cells))], 1) if cells else known) - origin
+    joined = known if pooled is None else torch.cat([known, unit(pooled)], 1)
+    return (expanded(joined, expansion) if expansion else joined) - origin
+
+
+def expanded(x: Tensor, size: int) -> Tensor:
+    """Rows (B, D) as random features max(0, x W), (B, size): the expansion of ACIL (Zhuang et al. 2022, section 3.2).
+
+    W is made of signs and Walsh-Hadamard transforms (Fastfood, Le et al. 2013): near independent normal columns from
+    a few signs and two small matrices, where W itself would be larger than many networks.
+    """
+    width = transformed_width(x.shape[1])
+    x, parts = F.pad(x, (0, width - x.shape[1])), list[Tensor]()
+    for block in range(-(-size // width)):
+        part = x
+        for turn in range(ROUNDS):
+            part = hadamard(part * frozen(partial(random_signs, block, turn, width)))
+        parts.append(part)
+    return torch.relu(torch.cat(parts, 1)[:, :size] if len(parts) > 1 else parts[0][:, :size])
+
+
+def transformed_width(width: int) -> int:
+    """The power of two that a transform of so many columns takes."""
+    return 1 << (width - 1).bit_length()
+
+
+def random_signs(block: int, turn: int, width: int) -> Tensor:
+    """-1 and 1, (width,): the same wherever a program is made."""
+    generator = torch.Generator().manual_seed(ROUNDS * block + turn)
+    return torch.randint(0, 2, (width,), generator=generator) * 2.0 - 1.0
+
+
+def hadamard(x: Tensor) -> Tensor:
+    """Rows (B, 2^k) through an orthonormal Walsh-Hadamard transform, as products with two matrices of its factors.
+
+    Columns come out in another order, which random features do not mind.
+    """
+    batch, width = x.shape
+    right = 1 << (width.bit_length() // 2)
+    left = width // right
+    x = product(x.reshape(batch * left, right), frozen(lambda: walsh(right)))
+    x = x.reshape(batch, left, right).transpose(1, 2).reshape(batch * right, left)
+    return product(x, frozen(lambda: walsh(left))).reshape(batch, width)
+
+
+def walsh(size: int) -> Tensor:
+    """Sylvester's matrix (size, size), orthonormal."""
+    matrix = torch.ones(1, 1)
+    while len(matrix) < size:
+        matrix = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), matrix)
+    return matrix * (1.0 / math.sqrt(size))
 
 
 def accumulate(
@@ -64,7 +123,7 @@ def accumulate(
     """Adds samples to the statistics; a negative weight takes a sample out again.
 
     Args:
-        count: (slots,), total: (slots, D), second: (D, D) uncentred.
+        count: (slots,), total: (slots, D), second: uncentred, ``second_shape(D)``.
         features: (B, D), labels: (B, slots) one-hot, weights: (B,), 0 for padding.
     """
     column = weights.reshape(-1, 1)
@@ -72,8 +131,44 @@ def accumulate(
     return (
         count + column_sums(chosen).reshape(-1),
         total + product(chosen, features, turn_a=True),
-        second + product(features * column, features, turn_a=True),
+        second + second_moment(features, column),
     )
+
+
+def strip_height(size: int) -> int:
+    """Rows of each strip of a matrix (size, size); the last ones can be padding."""
+    return -(-size // STRIPS)
+
+
+def strip_widths(size: int) -> list[int]:
+    """Columns of each strip, from its own block of the diagonal to the right end."""
+    height = strip_height(size)
+    return [height * (STRIPS - strip) for strip in range(STRIPS)]
+
+
+def second_shape(size: int) -> tuple[int, int]:
+    """Of the second moment of ``size`` features, as it is kept: its strips beside one another."""
+    return strip_height(size), sum(strip_widths(size))
+
+
+def second_moment(features: Tensor, column: Tensor) -> Tensor:
+    """Weighted sum of x x' over rows (B, D), weights (B, 1), in strips: ``second_shape(D)``."""
+    size, height = features.shape[1], strip_height(features.shape[1])
+    x = F.pad(features, (0, height * STRIPS - size))
+    weighted = x * column
+    starts = range(0, height * STRIPS, height)
+    return torch.cat([product(weighted[:, s : s + height], x[:, s:], turn_a=True) for s in starts], 1)
+
+
+def symmetric(second: Tensor, size: int) -> Tensor:
+    """(size, size) from its strips: what is left of the diagonal's blocks is what lies above them, turned."""
+    height, widths, rows = strip_height(size), strip_widths(size), list[Tensor]()
+    ends = list(itertools.accumulate(widths))
+    kept = [second[:, end - width : end] for width, end in zip(widths, ends, strict=True)]
+    for number, strip in enumerate(kept):
+        left = [above[:, (number - n) * height :][:, :height].T for n, above in enumerate(kept[:number])]
+        rows.append(torch.cat([*left, strip], 1) if left else strip)
+    return torch.cat(rows, 0)[:size, :size]
 
 
 def diagonal(a: Tensor) -> Tensor:
@@ -120,13 +215,13 @@ def linear_head(
     Returns:
         weight (slots, D) and bias (slots,); zero for classes that do not exist.
     """
-    size, there = second.shape[0], mask.reshape(-1, 1)
+    size, there = total.shape[1], mask.reshape(-1, 1)
     present = (count * mask).reshape(-1, 1)
     number = column_sums(present).clamp(min=1.0)
     means, shares = total * (there / present.clamp(min=1.0)), present / number
     centre = column_sums(total * there) / number
     between = product(means * present, means, turn_a=True) / number
-    spread = second / number - between * (1.0 - ridge) - product(centre, centre, turn_a=True) * ridge
+    spread = symmetric(second, size) / number - between * (1.0 - ridge) - product(centre, centre, turn_a=True) * ridge
     ones = frozen(lambda: torch.ones(size, 1))
     level = (column_sums(diagonal(spread)) * (1.0 / size)).clamp(min=SMALLEST_VARIANCE)
     inverted = inverse(spread * (1.0 - shrinkage) + as_diagonal(ones * (level * shrinkage.reshape(1, 1))))

@@ -90,7 +90,7 @@ class Cost:
         }
 
 
-def cost(network: Network, plan: Plan, optimiser_tensors: int = 1) -> Cost:
+def cost(network: Network, plan: Plan, optimiser_tensors: int = 1, views: int = 1) -> Cost:
     """Counts a plan's arithmetic and bytes.
 
     With the plan's ``input_gradient`` at ``centre`` (CsKO) a convolution with a trained centre sends its gradient
@@ -101,22 +101,27 @@ def cost(network: Network, plan: Plan, optimiser_tensors: int = 1) -> Cost:
         network: the traced network.
         plan: roles, cut, slots, and how gradients pass trained centres.
         optimiser_tensors: kept beside each trained tensor: SGD's momentum, 1; Adam's two means, 2.
+        views: of each image: 2 with its mirror image.
     """
     order = network.operators
     behind = order[order.index(plan.cut) + 1 :]
     counter = _Counter(network, plan)
     gradients = [counter.gradients(node) for node in behind]
+
+    def an_image(count: int) -> int:
+        return views * _per_image(count)
+
     trained = FLOAT * sum(math.prod(p.trained_shape or ()) for p in plan.trained)
     return Cost(
-        prefix=_per_image(sum(counter.forward(node) for node in order[: order.index(plan.cut) + 1])),
-        suffix=_per_image(sum(counter.forward(node) for node in behind)),
-        input_gradients=_per_image(sum(inputs for inputs, _ in gradients)),
-        weight_gradients=_per_image(sum(weights for _, weights in gradients)),
+        prefix=an_image(sum(counter.forward(node) for node in order[: order.index(plan.cut) + 1])),
+        suffix=an_image(sum(counter.forward(node) for node in behind)),
+        input_gradients=an_image(sum(inputs for inputs, _ in gradients)),
+        weight_gradients=an_image(sum(weights for _, weights in gradients)),
         parameter_bytes=FLOAT * sum(math.prod(p.shape) for p in plan.parameters.values()),
         trained_bytes=trained,
         state_bytes=trained * (1 + optimiser_tensors),
-        latent_bytes=_per_image(_size(plan.cut)),
-        activation_bytes=FLOAT * _per_image(max(_size(n) for n in [plan.cut, *behind] if not counter.is_constant(n))),
+        latent_bytes=an_image(_size(plan.cut)),
+        activation_bytes=FLOAT * an_image(max(_size(n) for n in [plan.cut, *behind] if not counter.is_constant(n))),
     )
 
 

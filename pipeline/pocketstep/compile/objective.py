@@ -43,7 +43,7 @@ def differentiate(model: LearningModel, v: Values, options: StepOptions) -> Pass
     leaves = {name: v[name].detach().requires_grad_() for name in model.plan.trained_groups}
     walk = Walk(model.network, model.plan, model.kernels, leaves)
     with torch.enable_grad():
-        logits, features = walk.suffix(model.latent(v["latents"]))
+        logits, features = model.suffix(walk, model.latent(v["latents"]))
         parts = _losses(v, options, logits, features, leaves)
         total = parts["labels"]
         for name, part in parts.items():

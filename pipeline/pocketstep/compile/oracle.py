@@ -14,7 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from pocketstep.compile import oracle_optimisers
-from pocketstep.compile.closed_form import sketched
+from pocketstep.compile.closed_form import (
+    STRIPS,
+    random_signs,
+    second_shape,
+    sketched,
+    transformed_width,
+    walsh,
+)
 from pocketstep.compile.graph import aten
 from pocketstep.compile.heads import features_node
 from pocketstep.compile.options import DEFAULT, StepOptions
@@ -55,6 +62,9 @@ class Oracle:
         mean, std = (torch.tensor(s).view(-1, 1, 1) for s in (model.mean, model.std))
         images = (v["images"].permute(0, 3, 1, 2) / 255 - mean) / std
         latent = model.network.run(images)[model.plan.cut].permute(0, 2, 3, 1)
+        if model.mirrored:
+            other = model.network.run(images.flip(3))[model.plan.cut].permute(0, 2, 3, 1)
+            latent = torch.cat([latent, other], 1)
         return {"latents": (latent - model.quantisation.offset) / model.quantisation.scale}
 
     def plain(self, v: Values) -> dict[str, Tensor]:
@@ -68,7 +78,10 @@ class Oracle:
         }
 
     def forward(self, v: Values, leaves: Values) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (B, slots), features (B, D) and latent (B, h, w, c) with trained tensors taken from ``leaves``."""
+        """Logits (B, slots), features (B, D) and latent with trained tensors taken from ``leaves``.
+
+        The latent is (B, h, w, c), or (2 B, h, w, c) with mirror images.
+        """
         model = self.model
         latent = model.latent(v["latents"])
         weights = fold_back(model.network, model.plan, leaves)
@@ -76,7 +89,10 @@ class Oracle:
         values = model.network.run_from(model.plan.cut, latent.permute(0, 3, 1, 2), weights, special)
         features = values[features_node(model.plan.head)]
         features = features.mean((2, 3)) if features.dim() == 4 else features
-        return values[model.network.output], features, latent
+        logits = values[model.network.output]
+        if model.mirrored:
+            logits, features = (_pairs(x).mean(1) for x in (logits, features))
+        return logits, features, latent
 
     @torch.no_grad()
     def margins(self, v: Values) -> Tensor:
@@ -95,7 +111,7 @@ class Oracle:
                 for distance in [before, *(before - float(top) for top in arguments[2:])]:
                     each = distance.abs().flatten(1).amin(1) / before.abs().max()
                     nearest = torch.minimum(nearest, each)
-        return nearest
+        return _pairs(nearest).amin(1) if model.mirrored else nearest
 
     @torch.no_grad()
     def classify(self, v: Values) -> dict[str, Tensor]:
@@ -103,9 +119,13 @@ class Oracle:
         logits, features, latent = self.forward(v, v)
         seen = [sketched(features)]
         if cells := self.model.cells:
-            seen.append(F.adaptive_avg_pool2d(latent.permute(0, 3, 1, 2), cells).permute(0, 2, 3, 1).flatten(1))
+            pooled = F.adaptive_avg_pool2d(latent.permute(0, 3, 1, 2), cells).permute(0, 2, 3, 1).flatten(1)
+            seen.append(_pairs(pooled).mean(1) if self.model.mirrored else pooled)
         parts = [F.normalize(part, dim=1) * part.shape[1] ** 0.5 for part in seen]
-        joined = torch.cat(parts, 1) - self.model.origin
+        joined = torch.cat(parts, 1)
+        if self.model.expansion:
+            joined = (joined @ random_matrix(joined.shape[1], self.model.expansion)).relu()
+        joined = joined - self.model.origin
         closed = F.linear(joined, v["closed.weight"], v["closed.bias"])
         logits = torch.lerp(logits, closed, float(v["blend"]))
         present = logits.masked_fill(v["class_mask"] == 0, ABSENT)
@@ -115,16 +135,18 @@ class Oracle:
     def statistics(self, v: Values) -> dict[str, Tensor]:
         """Sums in double precision."""
         features, labels, weights = (v[k].double() for k in ("features", "labels", "label_weights"))
+        moment = torch.einsum("bd,b,be->de", features, weights, features)
         return {
             "count": (v["count"] + torch.einsum("bc,b->c", labels, weights)).float(),
             "total": (v["total"] + torch.einsum("bc,b,bd->cd", labels, weights, features)).float(),
-            "second": (v["second"] + torch.einsum("bd,b,be->de", features, weights, features)).float(),
+            "second": (v["second"] + _in_strips(moment)).float(),
         }
 
     @torch.no_grad()
     def solve(self, v: Values) -> dict[str, Tensor]:
         """The discriminant or the ridge regression with a true inverse, in double precision."""
-        count, total, second, mask = (v[k].double() for k in ("count", "total", "second", "class_mask"))
+        count, total, kept, mask = (v[k].double() for k in ("count", "total", "second", "class_mask"))
+        second = _from_strips(kept, total.shape[1])
         there = (count * mask) > 0
         means = torch.zeros_like(total)
         means[there] = total[there] / count[there, None]
@@ -227,3 +249,41 @@ class Oracle:
                 count[slot] += weight
                 means[slot] += (feature - means[slot]) * weight / count[slot]
         return {"prototypes": means, "prototype_count": count}
+
+
+def _pairs(x: Tensor) -> Tensor:
+    """(2 B, ...) of images and mirror images to (B, 2, ...)."""
+    return x.reshape(-1, 2, *x.shape[1:])
+
+
+def random_matrix(width: int, size: int) -> Tensor:
+    """What ``closed_form.expanded`` multiplies with, (width, size), entry by entry."""
+    whole = transformed_width(width)
+    right = 1 << (whole.bit_length() // 2)
+    order = torch.arange(whole).reshape(whole // right, right).T.flatten()
+    transform = torch.kron(walsh(whole // right), walsh(right))[:, order]
+    blocks = []
+    for block in range(-(-size // whole)):
+        first, second = (torch.diag(random_signs(block, turn, whole)) for turn in range(2))
+        blocks.append(first @ transform @ second @ transform)
+    return torch.cat(blocks, 1)[:width, :size]
+
+
+def _in_strips(full: Tensor) -> Tensor:
+    """A symmetric matrix as ``closed_form.second_moment`` lays it out."""
+    height, width = second_shape(len(full))
+    square = torch.zeros(height * STRIPS, height * STRIPS, dtype=full.dtype)
+    square[: len(full), : len(full)] = full
+    strips = [square[at : at + height, at:] for at in range(0, height * STRIPS, height)]
+    return torch.cat(strips, 1).reshape(height, width)
+
+
+def _from_strips(kept: Tensor, size: int) -> Tensor:
+    """The symmetric matrix (size, size) of :func:`_in_strips`."""
+    height, at = len(kept), 0
+    square = torch.zeros(height * STRIPS, height * STRIPS, dtype=kept.dtype)
+    for top in range(0, height * STRIPS, height):
+        width = height * STRIPS - top
+        square[top : top + height, top:] = kept[:, at : at + width]
+        at += width
+    return (square.triu() + square.triu(1).T)[:size, :size]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pocketstep.compile import closed_form, losses
 from pocketstep.compile.graph import Network, aten
-from pocketstep.compile.operators import frozen, product
+from pocketstep.compile.operators import PairMean, frozen, grid_pool, product
 from pocketstep.compile.walk import Kernels, Walk
 from pocketstep.plan import Plan
 
@@ -72,6 +72,9 @@ class LearningModel:
         latent_shape: (h, w, c).
         cells: the closed-form head sees the latent pooled over cells x cells; 0: only the penultimate features.
         origin: mean of the joined features over the cloud's images, (closed_size,).
+        expansion: the closed-form head sees so many random features of them; 0: themselves.
+        mirrored: a latent is that of an image above that of its mirror image, (2 h', w, c); their logits and features
+            are averaged.
     """
 
     network: Network
@@ -84,10 +87,14 @@ class LearningModel:
     cells: int
     origin: Tensor
     kernels: Kernels = field(default_factory=Kernels)
+    expansion: int = 0
+    mirrored: bool = False
 
     @property
     def closed_size(self) -> int:
         """Length of the joined features that the closed-form head sees."""
+        if self.expansion:
+            return self.expansion
         width = int(self.plan.parameters[self.head_weight].shape[1])
         return closed_form.sketched_size(width) + self.cells**2 * self.latent_shape[2]
 
@@ -100,16 +107,29 @@ class LearningModel:
         """(B, H, W, C) in 0..255 to latents in code units."""
         scale = frozen(lambda: 1.0 / (255.0 * torch.tensor(self.std)))
         shift = frozen(lambda: torch.tensor(self.mean) / torch.tensor(self.std))
-        latent = Walk(self.network, self.plan, self.kernels, {}).prefix(images * scale - shift)
+        images = images * scale - shift
+        latent = Walk(self.network, self.plan, self.kernels, {}).prefix(images)
+        if self.mirrored:
+            mirrored = Walk(self.network, self.plan, self.kernels, {}).prefix(torch.flip(images, [2]))
+            latent = torch.cat([latent, mirrored], 1)
         return (latent - self.quantisation.offset) * (1.0 / self.quantisation.scale)
 
     def latent(self, codes: Tensor) -> Tensor:
-        """Codes to latent values."""
-        return codes * self.quantisation.scale + self.quantisation.offset
+        """Codes to latent values; of an image and its mirror image one after the other, (2 B, h', w, c)."""
+        values = codes * self.quantisation.scale + self.quantisation.offset
+        return values.reshape(-1, codes.shape[1] // 2, *codes.shape[2:]) if self.mirrored else values
 
-    def suffix(self, latent: Tensor, state: Values) -> tuple[Tensor, Tensor]:
+    def suffix(self, walk: Walk, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Latent values to logits (B, slots) and features (B, D)."""
-        return Walk(self.network, self.plan, self.kernels, state).suffix(latent)
+        logits, features = walk.suffix(latent)
+        return (PairMean.apply(logits), PairMean.apply(features)) if self.mirrored else (logits, features)
+
+    def joined(self, latent: Tensor, features: Tensor) -> Tensor:
+        """What the closed-form head sees, (B, closed_size), of latent values and features."""
+        pooled = grid_pool(latent, self.cells) if self.cells else None
+        if self.mirrored and pooled is not None:
+            pooled = PairMean.apply(pooled)
+        return closed_form.joined_features(pooled, features, self.expansion, self.origin)
 
 
 def trained_specs(model: LearningModel, prefix: str, source: str, meaning: str) -> list[Spec]:
@@ -137,7 +157,7 @@ def statistics_specs(model: LearningModel) -> list[Spec]:
     return [
         Spec("count", (slots,), "state", "samples of each class"),
         Spec("total", (slots, size), "state", "sum of features of each class"),
-        Spec("second", (size, size), "state", "uncentred second moment of features"),
+        Spec("second", closed_form.second_shape(size), "state", "uncentred second moment of features, in strips"),
     ]
 
 
@@ -185,8 +205,8 @@ def classify(model: LearningModel, batch: int) -> Signature:
 
     def function(v: Values) -> dict[str, Tensor]:
         latent = model.latent(v["latents"])
-        trained, features = model.suffix(latent, v)
-        joined = closed_form.joined_features(latent, features, model.cells, model.origin)
+        trained, features = model.suffix(Walk(model.network, model.plan, model.kernels, v), latent)
+        joined = model.joined(latent, features)
         closed = product(joined, v["closed.weight"], turn_b=True) + v["closed.bias"]
         logits = trained + v["blend"] * (closed - trained)
         probabilities = torch.softmax(losses.masked(logits, v["class_mask"]), 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from pocketstep.bench.accuracy.stream import Course, experiences, per_class
 from pocketstep_device import Learner
+from pocketstep_device.bundle import Bundle
 
 Latents = npt.NDArray[np.int8]
 Tell = Callable[[str], None]
@@ -55,7 +57,9 @@ METHODS: dict[str, Method] = {
     "nearest-mean": Method("nearest class mean", "nearest-mean", alone=False),
     "ridge": Method("recursive ridge", "ridge", alone=False),
     "closed-form": Method("streaming LDA", "closed-form", alone=False),
+    "acil": Method("ACIL: ridge on random features", "ridge", "expanded"),
     "auto": Method("auto", "auto"),
+    "auto-bare": Method("auto, no image kept", "auto", "bare", store_mb=0.1),
     "freezing": Method("weight freezing, replay", "replay"),
     "end-to-end": Method("the same, nothing frozen", "end-to-end"),
     "full": Method("all taps, replay", "end-to-end", "full"),
@@ -151,7 +155,8 @@ def _update(learner: Learner, stage: Stage, schedule: str, result: Result) -> No
 
 
 def memory(bundle: Path, state: Path) -> int:
-    """Bytes beside the program that learning keeps: the cloud's replay, the newest snapshot and stored latents."""
-    snapshots = sorted(state.glob("snapshot-*"), key=lambda p: p.stat().st_mtime)
+    """Bytes of statistics and exemplars: the cloud's replay, stored latents, and what the closed form or CsKO adds up."""
+    manifest = Bundle.open(bundle).manifest
+    statistics = sum(4 * math.prod(s.shape) for s in manifest.state if s.kind == "statistics")
     latents = sum(p.stat().st_size for p in state.glob("latents-*"))
-    return (bundle / "replay.safetensors").stat().st_size + latents + (snapshots[-1].stat().st_size if snapshots else 0)
+    return (bundle / "replay.safetensors").stat().st_size + latents + statistics

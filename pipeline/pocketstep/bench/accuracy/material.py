@@ -26,9 +26,12 @@ Tell = Callable[[str], None]
 CUTS = {"late": "group3", "middle": "group2", "early": "group1"}
 HELD_BACK = 0.02
 """Share of the base classes' images that no training sees."""
+EXPANSION = 2048
 VARIANTS: dict[str, Callable[[Request], Request]] = {
     "centre": lambda r: r,
     "full": lambda r: replace(r, preset="full"),
+    "expanded": lambda r: replace(r, expansion=EXPANSION),
+    "bare": lambda r: replace(r, replay_per_class=0),
     "csko": lambda r: replace(
         r, step=StepOptions(optimiser="adam", losses=("labels", "soft", "prototypes"), projection="matrix")
     ),
@@ -48,6 +51,7 @@ class Settings:
         replay_per_class: images of each base class that go along.
         seed: of class order, base and choice of images.
         network: of the base, see ``NETWORKS``.
+        mirrored: whether mirror images are looked at, too.
     """
 
     first: int = 50
@@ -58,6 +62,7 @@ class Settings:
     replay_per_class: int = 20
     seed: int = 0
     network: str = "small"
+    mirrored: bool = False
 
 
 @dataclass
@@ -108,10 +113,12 @@ class Material:
         request = Request(
             "cifar", seen.classes, (32, 32, 3), MEAN, STD, "centre", CUTS[s.cut], batch=64,
             spare_classes=len(self.train.classes) - s.first, replay_per_class=s.replay_per_class, seed=s.seed,
+            mirrored=s.mirrored,
         )  # fmt: skip
-        base = self.base()
+        request, base = VARIANTS[variant](request), self.base()
+        judging = held if request.replay_per_class else None
         with Exporters([runtime]) as exporters:
-            build_bundle(base, base, VARIANTS[variant](request), seen, held, path, exporters, lambda stage: None)
+            build_bundle(base, base, request, seen, judging, path, exporters, lambda stage: None)
         return path
 
     def encoded(self, data: Dataset, name: str, runtime: str, threads: int) -> Encoded:
@@ -120,7 +127,7 @@ class Material:
         if path.exists() and len(latents := np.load(path, mmap_mode="r", allow_pickle=False)) == len(data):
             return Encoded(latents, data.labels)
         self.tell(f"latents of {len(data)} images ({name})")
-        with Learner.open(self.bundle("centre", runtime), self.folder / "encoding.state", runtime, threads) as learner:
+        with Learner.open(self.bundle("bare", runtime), self.folder / "encoding.state", runtime, threads) as learner:
             latents = learner.encode(data.images)
         np.save(path, latents, allow_pickle=False)
         return Encoded(latents, data.labels)
@@ -134,7 +141,7 @@ class Material:
     @property
     def _settings_name(self) -> str:
         s = self.settings
-        return f"{s.cut}-{s.replay_per_class}-{self._base_name}"
+        return f"{s.cut}{'-mirrored' if s.mirrored else ''}-{s.replay_per_class}-{self._base_name}"
 
 
 @torch.no_grad()

@@ -31,7 +31,8 @@ class BaseTable:
 class StreamTable:
     """Class increments: experiences after the base, methods, seeds, and what a device keeps.
 
-    ``test_per_class`` is 0 for all test images; ``replay_per_class`` counts the cloud's images that go along.
+    ``test_per_class`` is 0 for all test images; ``replay_per_class`` counts the cloud's images that go along; with
+    ``mirrored`` devices look at mirror images, too.
     """
 
     steps: int
@@ -41,6 +42,7 @@ class StreamTable:
     cut: str
     replay_per_class: int
     store_mb: float
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class AccuracyRecipe:
         base, stream = self.base, self.stream
         return Settings(
             base.classes, base.epochs, base.prepared, base.smoothing, stream.cut, stream.replay_per_class, seed,
-            base.network,
+            base.network, stream.mirrored,
         )  # fmt: skip
 
     def order(self, runtime: str, threads: int) -> Order:

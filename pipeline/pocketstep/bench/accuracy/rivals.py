@@ -7,12 +7,23 @@ gives scores (M, classes) of test features.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Scores = Callable[[Tensor, Tensor, Tensor, list[int]], Tensor]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A method: how it scores, and how many floats it keeps of ``size`` features and ``classes``."""
+
+    scores: Scores
+    kept: Callable[[int, int], int]
+
+
 EPOCHS, LEAST, BATCH, RATE = 8, 200, 256, 0.01
 SHRINKAGE = 1.0
 """FeCAM's gamma_1 and gamma_2, as a share of the mean variance and of the mean covariance."""
@@ -60,7 +71,10 @@ def fecam(features: Tensor, labels: Tensor, test: Tensor, seen: list[int]) -> Te
     return torch.stack(scores, 1)
 
 
-RIVALS: dict[str, Scores] = {"FeTrIL": fetril, "FeCAM": fecam}
+RIVALS = {
+    "FeTrIL": Rival(fetril, lambda size, classes: size * classes),
+    "FeCAM": Rival(fecam, lambda size, classes: (size + size * size) * classes),
+}
 
 
 def _linear(x: Tensor, labels: Tensor, classes: int) -> nn.Linear:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pocketstep.bench.accuracy.fine_tuning import FINE_TUNING, fine_tuned
 from pocketstep.bench.accuracy.incremental import METHODS, Result, Stage, closed_forms, trained
 from pocketstep.bench.accuracy.material import Material, Settings, penultimate
 from pocketstep.bench.accuracy.rivals import RIVALS
@@ -27,7 +29,7 @@ class Order:
     Attributes:
         protocol: experiences.
         settings: of the base and the bundles; its seed is the first one's.
-        methods: keys of ``METHODS`` and ``RIVALS``.
+        methods: keys of ``METHODS`` and ``RIVALS``, or ``FINE_TUNING``.
         seeds: how many class orders.
         test_per_class: test images of each class; None for all.
         store_mb: most MiB of a device's stored latents.
@@ -51,8 +53,8 @@ def check(methods: Sequence[str]) -> None:
         InputError: one is not.
     """
     for name in methods:
-        if name not in METHODS and name not in RIVALS:
-            raise InputError(f"there is no method '{name}'; choose of {', '.join([*METHODS, *RIVALS])}")
+        if name not in METHODS and name not in RIVALS and name != FINE_TUNING:
+            raise InputError(f"there is no method '{name}'; choose of {', '.join([*METHODS, *RIVALS, FINE_TUNING])}")
 
 
 def measure(order: Order, train: Dataset, test: Dataset, folder: Path, tell: Tell) -> dict[str, Any]:
@@ -88,8 +90,10 @@ def _one_seed(order: Order, material: Material, tell: Tell) -> list[Result]:
         order.protocol.seen(len(material.train.classes)), material.folder, runtime, threads, order.store_mb,
     )  # fmt: skip
     shared = {n: METHODS[n] for n in order.methods if n in METHODS and not METHODS[n].alone}
-    results = closed_forms(stage, material.bundle("centre", runtime), shared, tell) if shared else []
+    results = closed_forms(stage, material.bundle("bare", runtime), shared, tell) if shared else []
     results += rivals([n for n in order.methods if n in RIVALS], material, stage.seen, tell)
+    if FINE_TUNING in order.methods:
+        results.append(fine_tuned(material, stage.seen, tell))
     for name in order.methods:
         if name in METHODS and METHODS[name].alone:
             method = METHODS[name]
@@ -98,21 +102,26 @@ def _one_seed(order: Order, material: Material, tell: Tell) -> list[Result]:
 
 
 def rivals(names: Sequence[str], material: Material, seen: list[int], tell: Tell) -> list[Result]:
-    """Methods that no bundle ships, on the base's penultimate features."""
+    """Methods that no bundle ships, on the base's penultimate features; seconds are those of head and scores."""
     if not names:
         return []
     net, results = material.base(), []
     features, probes = (penultimate(net, data) for data in (material.train, material.test))
     labels, wanted = torch.from_numpy(material.train.labels), material.test.labels
     for name in names:
-        rows = []
+        rows, seconds = [], []
         for number, known in enumerate(seen):
             mine, asked = labels < known, wanted < known
+            start = time.perf_counter()
             with torch.enable_grad():
-                scores = RIVALS[name](features[mine], labels[mine], probes[torch.from_numpy(asked)], seen[: number + 1])
+                scores = RIVALS[name].scores(
+                    features[mine], labels[mine], probes[torch.from_numpy(asked)], seen[: number + 1]
+                )
+            seconds.append(time.perf_counter() - start)
             rows.append(per_class(scores.argmax(1).numpy(), wanted[asked], known))
             tell(f"{name}: {rows[-1].mean():.1%} of {known} classes")
-        results.append(Result(name, name, Course(rows)))
+        kept = 4 * RIVALS[name].kept(features.shape[1], seen[-1])
+        results.append(Result(name, f"{name}, PyTorch", Course(rows), seconds[1:], kept))
     return results
 
 

@@ -31,7 +31,7 @@ from pocketstep.compile.operators.layout import Pair, column_sums, frozen, produ
 from pocketstep.compile.operators.linear import BatchProduct
 from pocketstep.compile.operators.maxima import Largest, MaxPool
 from pocketstep.compile.operators.normalisation import GroupNorm, LayerNorm
-from pocketstep.compile.operators.pooling import AveragePool, Pool, Windows, grid_pool
+from pocketstep.compile.operators.pooling import AveragePool, PairMean, Pool, Windows, grid_pool
 from pocketstep.compile.operators.resampling import Resample
 from pocketstep.compile.operators.sampling import Subsample, Window, interleaved, phases, subsample, zero_stuff
 from pocketstep.compile.operators.smooth import Elu, Gelu, Mish, Sigmoid, Silu, Softmax, Softplus, Tanh
@@ -79,6 +79,7 @@ __all__ = [
     "Multiply",
     "Pad",
     "Pair",
+    "PairMean",
     "Pool",
     "Power",
     "Repeat",

@@ -128,6 +128,21 @@ class Pool(torch.autograd.Function):
         return repeated(g.reshape(b, 1, 1, c), (b, h, w, c), 1.0 / (h * w))
 
 
+class PairMean(torch.autograd.Function):
+    """The mean of each two neighbouring rows: (2 B, n) to (B, n)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        width = x.shape[1]
+        pairs = x.reshape(-1, 2 * width)
+        return (pairs[:, :width] + pairs[:, width:]) * 0.5
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        half = g * 0.5
+        return torch.cat([half, half], 1).reshape(-1, g.shape[1])
+
+
 def grid_pool(x: Tensor, cells: int) -> Tensor:
     """Average over a grid of cells x cells: (B, H, W, C) to (B, cells * cells * C); both sides divide by ``cells``."""
     size = [x.shape[1] // cells, x.shape[2] // cells]

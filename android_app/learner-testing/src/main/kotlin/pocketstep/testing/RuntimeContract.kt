@@ -143,6 +143,20 @@ public abstract class RuntimeContract {
         }
     }
 
+    /** A bundle that keeps no image: *auto* ends with the closed form, for the same reason. */
+    @Test
+    public fun trainsNothingThatItCannotJudge() {
+        val expected = noted("bare")
+        BlockingLearner.open(exchange.resolve("bare.bundle"), stateFolder, runtime, Options(threads = 1)).use { learner ->
+            learner.addClass(NEW)
+            learner.observe(Fixtures.images("train"), NEW)
+            val report = learner.update()
+            assertEquals(expected["reason"], report.reason)
+            assertEquals(expected["phases"].toString().toInt(), report.phases.size)
+            assertSamePredictions("bare", Raw.read(exchange.resolve("bare.raw")), learner.classify(Fixtures.images("test")))
+        }
+    }
+
     /** A state that Python learned is predicted from, taken back and learned from again. */
     @Test
     public fun continuesWherePythonStopped() {

@@ -28,10 +28,18 @@ internal class Update(
         val values: Values,
     )
 
+    /** Whether *auto* begins with the closed form and has held-back samples of less than half of the known classes. */
+    private val endsClosed: Boolean by lazy {
+        val judged = samples.where { samples.heldBack[it] && !samples.pending[it] }.map { samples.labels[it] }.distinct()
+        val isBlind = 2 * judged.size < known.data.count { it > 0 }
+        method == AUTO && isBlind && schedule.phases.firstOrNull()?.kind == Phases.SOLVE
+    }
+
     /**
      * All phases, then the choice: the report, and the values to keep (the caller's own if nothing was accepted). Once
      * the budget's time is up, phases that would train nothing are left out. Steps end early enough for the closed form
-     * of what they trained.
+     * of what they trained. *auto* trains nothing where it could not tell what that costs: it ends with the closed form
+     * then.
      */
     fun run(): Pair<UpdateReport, Values> {
         val judge = Judge(machine, samples)
@@ -49,6 +57,7 @@ internal class Update(
             meter.reserve = pace.besideSteps(schedule.phases.drop(index))
             val isNeeded = phase.kind == Phases.SOLVE && trained // a head for what was trained is worth its time
             if (candidates.isNotEmpty() && !isNeeded && !meter.hasTime()) continue
+            if (candidates.isNotEmpty() && endsClosed) break
             val began = meter.seconds
             val outcome = phases.run(phase, current)
             current = outcome.values
@@ -80,7 +89,12 @@ internal class Update(
         }
         val isChoosing = method in CHOOSING
         val best = if (isChoosing) able.reduce { best, it -> if (it.verdict > best.verdict) it else best } else able.last()
-        val reason = if (isChoosing) "'${best.report.phase}' did best on held-back samples" else "as asked for"
+        val reason =
+            when {
+                endsClosed -> "too few known classes have held-back samples to train more than the closed form safely"
+                isChoosing -> "'${best.report.phase}' did best on held-back samples"
+                else -> "as asked for"
+            }
         return report(best, reason, before, candidates) to phases.withProtection(best.values)
     }
 
