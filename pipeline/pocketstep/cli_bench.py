@@ -127,8 +127,8 @@ def accuracy(
             table = found.shift
             result["shift"] = shift.measure(
                 found.settings(), train, test, out, cameras=table.cameras, cuts=table.cuts, variants=table.variants,
-                shown=table.shown, test_per_class=table.test_per_class or None, runtime=runtime, threads=threads,
-                tell=console.stage,
+                shown=table.shown, test_per_class=table.test_per_class or None, seconds=table.seconds,
+                runtime=runtime, threads=threads, tell=console.stage,
             )  # fmt: skip
     (out / "accuracy.json").write_text(json.dumps(_plain(result), indent=1))
     if "stream" in result:

@@ -9,6 +9,8 @@ import torch
 
 from pocketstep.bench.accuracy import recipe as recipes
 from pocketstep.bench.accuracy.base import Turned, architecture, base_network, upright_head
+from pocketstep.bench.accuracy.fine_tuning import fine_tuned
+from pocketstep.bench.accuracy.material import Material, Settings
 from pocketstep.bench.accuracy.results import draw_costs, draw_stream, shift_table, stream_table
 from pocketstep.bench.accuracy.rivals import RIVALS
 from pocketstep.bench.accuracy.run import check
@@ -101,9 +103,15 @@ def test_base_is_trained_once(tmp_path: Path) -> None:
     assert upright_head(torch.nn.Linear(4, 12), 3).weight.shape == (3, 4)
 
 
-def test_recipe_that_comes_along() -> None:
-    recipe = recipes.load("cifar100-b50")
-    assert recipe.order("litert", 2).protocol.seen(100) == [50, 60, 70, 80, 90, 100]
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [("b50", 10), ("b50-mirrored", 10), ("b50-prepared", 10), ("b50-resnet18", 10), ("b50x10", 5), ("b0", 10)],
+)
+def test_recipes_that_come_along(name: str, steps: int) -> None:
+    recipe = recipes.load(f"cifar100-{name}")
+    order = recipe.order("litert", 2)
+    assert set(np.diff(order.protocol.seen(100))) == {steps}
+    assert order.settings.mirrored == (name in ("b50-mirrored", "b50-prepared"))
     check(recipe.stream.methods)
 
 
@@ -143,8 +151,20 @@ def test_tables_and_plots(tmp_path: Path) -> None:
     assert all((tmp_path / name).stat().st_size > 5000 for name in ("stream.png", "costs.png"))
     camera = {"cut": "late", "variant": "centre", "camera": "dim", "method": "auto", "title": "auto", "shifted": 0.5,
               "original": 0.6, "seconds": 3.0, "chosen": "closed form"}  # fmt: skip
-    shift = {"shown": 20, "classes": 50, "test_images": 100, "runtime": "litert", "rows": [camera]}
+    shift = {"shown": 20, "seconds": 30.0, "classes": 50, "test_images": 100, "runtime": "litert", "rows": [camera]}
     assert shift_table(shift).row_count == 1
+
+
+def test_full_fine_tuning_learns_and_keeps_exemplars(tmp_path: Path) -> None:
+    """Four classes from a base of two: heads grow, exemplars of old classes stay with the new images."""
+    train, test = images(40, 4, side=32), images(10, 4, side=32, seed=1)
+    settings = Settings(first=2, epochs=4, replay_per_class=5)
+    material = Material.of(train, test, settings, tmp_path, lambda text: None)
+    result = fine_tuned(material, [2, 3, 4], lambda text: None)
+    assert [len(row) for row in result.course.rows] == [2, 3, 4]
+    assert result.course.last > 0.5
+    assert len(result.seconds) == 2
+    assert result.bytes == 4 * 5 * 32 * 32 * 3
 
 
 @pytest.mark.slow

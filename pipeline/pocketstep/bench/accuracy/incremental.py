@@ -155,7 +155,7 @@ def _update(learner: Learner, stage: Stage, schedule: str, result: Result) -> No
 
 
 def memory(bundle: Path, state: Path) -> int:
-    """Bytes of statistics and exemplars: the cloud's replay, stored latents, and what the closed form or CsKO adds up."""
+    """Bytes of statistics and exemplars: the cloud's replay, stored latents, and what is added up."""
     manifest = Bundle.open(bundle).manifest
     statistics = sum(4 * math.prod(s.shape) for s in manifest.state if s.kind == "statistics")
     latents = sum(p.stat().st_size for p in state.glob("latents-*"))

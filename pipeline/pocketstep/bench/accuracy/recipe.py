@@ -47,13 +47,14 @@ class StreamTable:
 
 @dataclass(frozen=True)
 class ShiftTable:
-    """Other cameras: names, cuts, variants of the plan, and labelled images of each class."""
+    """Other cameras: names, cuts, variants of the plan, labelled images of each class, and an update's budget."""
 
     cameras: tuple[str, ...]
     cuts: tuple[str, ...]
     variants: tuple[str, ...]
     shown: int
     test_per_class: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def _check(recipe: AccuracyRecipe) -> None:
         "stream.test_per_class": (recipe.stream.test_per_class, 0, 100_000),
         "stream.replay_per_class": (recipe.stream.replay_per_class, 1, 100_000),
         "shift.shown": (recipe.shift.shown, 1, 100_000),
+        "shift.seconds": (recipe.shift.seconds, 1, 1_000_000),
         "shift.test_per_class": (recipe.shift.test_per_class, 0, 100_000),
     }  # fmt: skip
     for where, (number, low, high) in bounds.items():

@@ -35,7 +35,8 @@ def stream_table(result: dict[str, Any]) -> Table:
 def shift_table(result: dict[str, Any]) -> Table:
     """A row for every camera, cut, variant and method."""
     title = (
-        f"another camera: {result['shown']} labelled images of each of {result['classes']} classes; "
+        f"another camera: {result['shown']} labelled images of each of {result['classes']} classes, "
+        f"{result['seconds']:g} s an update; "
         f"{result['test_images']} test images, {result['runtime']}"
     )
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

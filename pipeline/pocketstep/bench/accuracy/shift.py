@@ -15,7 +15,7 @@ from pocketstep.bench.accuracy.material import Material, Settings
 from pocketstep.bench.accuracy.stream import per_class
 from pocketstep.camera import CAMERAS
 from pocketstep.data import Dataset
-from pocketstep_device import Learner
+from pocketstep_device import Budget, Learner
 
 Tell = Callable[[str], None]
 CLOSED = {
@@ -24,12 +24,16 @@ CLOSED = {
     "ridge": "recursive ridge",
     "closed-form-new": "LDA on the new images",
 }
-TRAINED = {"centre-taps": "centre taps, then LDA", "replay": "centre taps, trained head", "auto": "auto"}
+TRAINED = {
+    "centre": {"centre-taps": "centre taps, then LDA", "replay": "centre taps, trained head", "auto": "auto"},
+    "full": {"end-to-end": "all taps, trained head"},
+}
 
 
 def measure(
     settings: Settings, train: Dataset, test: Dataset, folder: Path, *, cameras: Sequence[str], cuts: Sequence[str],
-    variants: Sequence[str], shown: int, test_per_class: int | None, runtime: str, threads: int, tell: Tell,
+    variants: Sequence[str], shown: int, test_per_class: int | None, seconds: float, runtime: str, threads: int,
+    tell: Tell,
 ) -> dict[str, Any]:  # fmt: skip
     """Every cut, variant and camera: accuracy (mean per class) on the new camera's test images and on the original's.
 
@@ -42,6 +46,7 @@ def measure(
         variants: ``centre`` and ``full``.
         shown: labelled images of each class.
         test_per_class: None for all.
+        seconds: most of an update.
         runtime, threads: where programs run.
         tell: progress.
     """
@@ -54,7 +59,7 @@ def measure(
         few = pupils.per_class(shown, settings.seed)
         for variant in variants:
             bundle = material.bundle(variant, runtime)
-            methods = {**(CLOSED if variant == "centre" else {}), **TRAINED}
+            methods = {**(CLOSED if variant == "centre" else {}), **TRAINED[variant]}
             for camera in cameras:
                 lens = CAMERAS[camera]
                 sets = (lens.shoot(few.images, 1), lens.shoot(probes.images, 2), probes.images)
@@ -69,12 +74,19 @@ def measure(
                         for label, name in enumerate(few.classes):
                             learner.observe_latents(seen[few.labels == label], name)
                         start = time.perf_counter()
-                        report = learner.update(method=method)
-                        seconds = time.perf_counter() - start
+                        report = learner.update(Budget(seconds=seconds), method=method)
+                        took = time.perf_counter() - start
                         after = [_accuracy(learner, a, probes) for a in asked]
-                    rows.append(_row(cut, variant, camera, method, title, after, seconds, report.chosen))
+                    rows.append(_row(cut, variant, camera, method, title, after, took, report.chosen))
                     tell(f"{camera}, cut {cut}, {variant}, {title}: {after[0]:.1%}, original {after[1]:.1%}")
-    return {"shown": shown, "classes": known, "test_images": len(probes), "runtime": runtime, "rows": rows}
+    return {
+        "shown": shown,
+        "seconds": seconds,
+        "classes": known,
+        "test_images": len(probes),
+        "runtime": runtime,
+        "rows": rows,
+    }
 
 
 def _of_classes(data: Dataset, known: int) -> Dataset:
