@@ -13,7 +13,7 @@ from pocketstep.compile.operators.layout import Pair, framed, joined
 
 
 def subsample(x: Tensor, stride: Pair) -> Tensor:
-    """Every ``stride``-th row and column of (B, H, W, C), by reshape and slices from zero, padded where they end early."""
+    """Every ``stride``-th row and column of (B, H, W, C), by reshape and slices from zero; padded where it must."""
     if stride == (1, 1):
         return x
     b, h, w, c = x.shape
