@@ -13,6 +13,7 @@ from test_operators import FEW, Geometry, assert_same, drawn, geometries
 from torch import Tensor
 
 from pocketstep.compile import operators as op
+from pocketstep.compile.operators.convolution import fold_parts
 from pocketstep.compile.walk import from_products, to_products
 
 
@@ -57,6 +58,15 @@ def test_the_form_follows_size_stride_and_sharing() -> None:
     assert form((64, 64, 3, 3), 2, 4096, dilation=2) == "flipped"
     assert form((64, 64, 1, 1), 2, 4096) == "product"
     assert form((64, 64, 3, 3), 1, 4096, compact=True) == "product"
+
+
+def test_parts_are_moved_only_where_they_must() -> None:
+    part = drawn(2, 4, 5, 3)
+    assert fold_parts({(1, 1): part}, (1, 1), (1, 1), (4, 5)) is part
+    moved = fold_parts({(0, 2): part}, (1, 1), (1, 1), (4, 5))
+    assert torch.equal(moved, F.pad(part[:, 1:, :4], (0, 0, 1, 0, 0, 1)))
+    unseen = fold_parts({(0, 0): drawn(2, 2, 2, 3)}, (1, 1), (2, 2), (3, 3))
+    assert torch.equal(unseen, torch.zeros(2, 3, 3, 3))
 
 
 @FEW

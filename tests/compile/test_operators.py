@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from small_networks import assert_close
 from torch import Tensor
 from torch.autograd import gradcheck
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from pocketstep.compile import losses
 from pocketstep.compile import operators as op
+from pocketstep.compile.operators.trained import through_turned
 
 EXACT = 1e-10
 SIDE = st.integers(1, 9)
@@ -101,6 +103,16 @@ def test_centre_product_is_a_1x1_convolution(size: tuple[int, int], inputs: int,
     x, weight = drawn(2, *size, inputs), drawn(inputs, outputs, seed=1)
     expected = op.to_nhwc(F.conv2d(op.to_nchw(x), weight.t()[:, :, None, None]))
     assert_same(op.CentreProduct.apply(x, weight), expected, {"x": x, "weight": weight})
+
+
+@pytest.mark.parametrize(("rows", "turned"), [(1, True), (8, False)])
+def test_a_large_weight_goes_first(rows: int, turned: bool) -> None:
+    """And the result is turned then; the same product either way."""
+    g, weight = drawn(rows, 16).detach(), drawn(24, 16, seed=1).detach()
+    result = through_turned(g, weight)
+    assert_close(result, g @ weight.t(), "product", EXACT)
+    traced = make_fx(through_turned)(g, weight).graph
+    assert (torch.ops.aten.t.default in {node.target for node in traced.nodes}) == turned
 
 
 @FEW

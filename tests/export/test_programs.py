@@ -98,6 +98,17 @@ def test_executorch_leaves_nothing_outside_the_delegate(bundle: Bundle) -> None:
     assert all(delegated[f"{n}.delegates"] >= 1 for n in SIGNATURES)
 
 
+def test_executorch_reads_inputs_where_they_are(bundle: Bundle) -> None:
+    """Else each call would copy the whole state first, into memory that stays."""
+    from executorch.extension.pybindings import _C
+
+    content = bundle.read("program.pte")
+    program = _C._load_program_from_buffer(content)
+    for name, signature in bundle.manifest.signatures.items():
+        inputs = [program.method_meta(name).input_tensor_meta(index) for index in range(len(signature.inputs))]
+        assert [meta.is_memory_planned() for meta in inputs] == [False] * len(signature.inputs)
+
+
 def test_litert_program_has_builtin_operators_only(bundle: Bundle) -> None:
     from ai_edge_litert import schema_py_generated as schema
 

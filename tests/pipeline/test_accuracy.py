@@ -157,12 +157,12 @@ def test_tables_and_plots(tmp_path: Path) -> None:
 
 def test_full_fine_tuning_learns_and_keeps_exemplars(tmp_path: Path) -> None:
     """Four classes from a base of two: heads grow, exemplars of old classes stay with the new images."""
-    train, test = images(40, 4, side=32), images(10, 4, side=32, seed=1)
+    train, test = images(24, 4, side=32), images(5, 4, side=32, seed=1)
     settings = Settings(first=2, epochs=4, replay_per_class=5)
     material = Material.of(train, test, settings, tmp_path, lambda text: None)
     result = fine_tuned(material, [2, 3, 4], lambda text: None)
     assert [len(row) for row in result.course.rows] == [2, 3, 4]
-    assert result.course.last > 0.5
+    assert min(row[-1] for row in result.course.rows) > 0.5
     assert len(result.seconds) == 2
     assert result.bytes == 4 * 5 * 32 * 32 * 3
 

@@ -61,7 +61,8 @@ class ExecuTorchProgram:
         try:
             if signature not in self._methods:
                 self._methods[signature] = self._program.load_method(signature)
-            return [np.array(t.numpy()) for t in self._methods[signature].call(tensors)]
+            outputs = self._methods[signature].call(tensors, clone_outputs=False)  # the method's own memory
+            return [np.array(t.numpy()) for t in outputs]
         except RuntimeError as error:
             raise BundleError(
                 f"ExecuTorch cannot run the program's '{signature}': {error}. Build the bundle again"

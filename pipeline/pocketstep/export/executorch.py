@@ -25,7 +25,8 @@ def export(graphs: Graphs, target: Path) -> Report:
         CheckFailedError: when a convolution or a product was left to a reference kernel.
     """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+    from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+    from executorch.exir.passes import MemoryPlanningPass
 
     for graph in graphs.values():
         clamps_first(graph)
@@ -45,7 +46,8 @@ def export(graphs: Graphs, target: Path) -> Report:
         heavy = [o for o in outside[name] if any(word in o for word in HEAVY)]
         if heavy:
             raise CheckFailedError(f"'{name}' leaves {', '.join(heavy)} to ExecuTorch's reference kernels")
-    target.write_bytes(lowered.to_executorch().buffer)
+    in_place = MemoryPlanningPass(alloc_graph_input=False)  # inputs are read where the caller has them, not copied
+    target.write_bytes(lowered.to_executorch(ExecutorchBackendConfig(memory_planning_pass=in_place)).buffer)
     return Report({"executorch": version("executorch"), "torch": version("torch")}, delegated, outside)
 
 

@@ -155,7 +155,7 @@ def main() -> int:
 
 
 def explained(runtime: str, text: str, modules: Mapping[str, str]) -> str:
-    """A converter's error as one sentence that names the operator and its module where they can be known."""
+    """A converter's error as one sentence that names the operator and its module, or those that it may be."""
     for operator, module in modules.items():
         if operator.split(".")[1] in text:
             return (
@@ -163,6 +163,12 @@ def explained(runtime: str, text: str, modules: Mapping[str, str]) -> str:
                 f"replace that module, or leave this runtime out with --runtime"
             )
     first = next((line for line in text.splitlines() if line.strip()), "it said nothing")
+    if modules:
+        suspects = ", ".join(f"{operator} (module '{module}')" for operator, module in modules.items())
+        return (
+            f"{first[:400]}; {runtime} may have no operator for one of these of the frozen prefix: {suspects}; "
+            f"replace that module, or leave this runtime out with --runtime"
+        )
     return f"{first[:400]}; leave this runtime out with --runtime, or report this network"
 
 

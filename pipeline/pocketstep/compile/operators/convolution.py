@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pocketstep.compile.operators.layout import Pair, aten, frozen, joined, rows, to_nchw, to_nhwc
+from pocketstep.compile.operators.layout import Pair, aten, framed, frozen, joined, rows, to_nchw, to_nhwc
 from pocketstep.compile.operators.sampling import interleaved, subsample, zero_stuff
 
 
@@ -160,31 +160,30 @@ def fold(columns: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: P
 
 
 def fold_parts(parts: Mapping[Pair, Tensor], stride: Pair, padding: Pair, size: Pair) -> Tensor:
-    """As :func:`fold`, from what each tap gives, (B, H', W', I), by the tap's row and column in the padded map."""
-    first = next(iter(parts.values()))
-    reach = [max(offset[side] for offset in parts) for side in (0, 1)]
-    least = [s * (n - 1) + r + 1 for s, n, r in zip(stride, first.shape[1:3], reach, strict=True)]
-    extent = [-(-max(e, p + n) // s) for e, p, n, s in zip(least, padding, size, stride, strict=True)]
+    """As :func:`fold`, from what each tap gives, (B, H', W', I), by the tap's row and column in the padded map.
+
+    Each is moved to where it belongs without the padding, so that nothing larger than the map is made and cropped.
+    """
+    grid = [-(-n // s) for n, s in zip(size, stride, strict=True)]
     phases: dict[Pair, Tensor] = {}
     for (top, left), part in parts.items():
-        moved = _placed(part, (top // stride[0], left // stride[1]), (extent[0], extent[1]))
-        phase = top % stride[0], left % stride[1]
+        row, row_phase = divmod(top - padding[0], stride[0])
+        column, column_phase = divmod(left - padding[1], stride[1])
+        below, right = grid[0] - row - part.shape[1], grid[1] - column - part.shape[2]
+        if min(row + part.shape[1], column + part.shape[2], grid[0] - row, grid[1] - column) <= 0:
+            continue  # it saw nothing but padding
+        moved, phase = framed(part, row, below, column, right), (row_phase, column_phase)
         phases[phase] = phases[phase] + moved if phase in phases else moved
+    if not phases:
+        batch, _, _, channels = next(iter(parts.values())).shape
+        return frozen(lambda: torch.zeros(batch, *size, channels))
     if stride == (1, 1):
-        whole = phases[0, 0]
-    elif set(phases) == {(0, 0)}:
-        whole = zero_stuff(phases[0, 0], stride, (extent[0] * stride[0], extent[1] * stride[1]))
-    else:
-        offsets = [(row, column) for row in range(stride[0]) for column in range(stride[1])]
-        empty = next(iter(phases.values())) * 0.0
-        whole = interleaved([phases.get(offset, empty) for offset in offsets], stride)
-    return _cropped(whole, padding, size)
-
-
-def _placed(x: Tensor, start: Pair, size: Pair) -> Tensor:
-    """Zeros around, so that the map begins at ``start`` of ``size`` rows and columns."""
-    after = [n - s - have for n, s, have in zip(size, start, x.shape[1:3], strict=True)]
-    return _padded(x, (start[1], after[1], start[0], after[0]))
+        return phases[0, 0]
+    if set(phases) == {(0, 0)}:
+        return zero_stuff(phases[0, 0], stride, size)
+    offsets = [(row, column) for row in range(stride[0]) for column in range(stride[1])]
+    empty = next(iter(phases.values())) * 0.0
+    return _cropped(interleaved([phases.get(offset, empty) for offset in offsets], stride), (0, 0), size)
 
 
 def tap_offsets(kernel: Pair, dilation: Pair) -> list[Pair]:

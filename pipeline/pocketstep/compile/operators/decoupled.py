@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pocketstep.compile.operators.convolution import Convolution, fold_parts, tap_offsets
 from pocketstep.compile.operators.layout import Pair, aten, frozen, product, rows, to_nchw, to_nhwc
+from pocketstep.compile.operators.trained import through_turned
 
 
 class Decoupled(torch.autograd.Function):
@@ -32,7 +33,7 @@ class Decoupled(torch.autograd.Function):
         to_weight = product(rows(tap), rows(g), turn_a=True)
         if not ctx.needs_input_grad[0]:
             return None, None, to_weight, None
-        centre = product(rows(g), weight, turn_b=True).reshape(tap.shape)
+        centre = through_turned(rows(g), weight).reshape(tap.shape)
         return _through(ctx.ring, centre, g, ctx.size), None, to_weight, None
 
 

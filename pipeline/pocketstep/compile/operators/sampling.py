@@ -13,25 +13,23 @@ from pocketstep.compile.operators.layout import Pair, framed, joined
 
 
 def subsample(x: Tensor, stride: Pair) -> Tensor:
-    """Every ``stride``-th row and column of (B, H, W, C), by pad, reshape and a slice from zero."""
+    """Every ``stride``-th row and column of (B, H, W, C), by reshape and slices from zero; padded where it must."""
     if stride == (1, 1):
         return x
     b, h, w, c = x.shape
     sh, sw = stride
     out_h, out_w = -(-h // sh), -(-w // sw)
-    x = F.pad(x, (0, 0, 0, out_w * sw - w, 0, out_h * sh - h))
+    x = framed(x, 0, out_h * sh - h, 0, out_w * sw - w)
     x = x.reshape(b * out_h, sh * out_w * sw * c)[:, : out_w * sw * c]
     return x.reshape(b * out_h * out_w, sw * c)[:, :c].reshape(b, out_h, out_w, c)
 
 
 def zero_stuff(g: Tensor, stride: Pair, size: Pair) -> Tensor:
-    """The transpose of :func:`subsample`: zeros between rows and columns, cropped to ``size``; rank <= 4 throughout."""
+    """The transpose of :func:`subsample`: zeros between rows and columns, ``size`` in all; rank <= 4 throughout."""
     b, h, w, c = g.shape
     sh, sw = stride
-    columns = F.pad(g.reshape(b * h, w, 1, c), (0, 0, 0, sw - 1)).reshape(b * h, 1, w * sw * c)
-    full = F.pad(columns, (0, 0, 0, sh - 1)).reshape(b, h * sh, w * sw, c)
-    grown = F.pad(full, (0, 0, 0, max(0, size[1] - w * sw), 0, max(0, size[0] - h * sh)))
-    return grown[:, : size[0], : size[1]]
+    full = F.pad(g.reshape(b * h, 1, w, c), (0, (sw - 1) * c, 0, 0, 0, sh - 1)).reshape(b, h * sh, w * sw, c)
+    return framed(full, 0, size[0] - h * sh, 0, size[1] - w * sw)
 
 
 class Subsample(torch.autograd.Function):

@@ -36,6 +36,18 @@ class Shift(torch.autograd.Function):
         return g, column_sums(g).reshape(-1)
 
 
+def through_turned(g: Tensor, weight: Tensor) -> Tensor:
+    """(n, o) x (k, o) transposed.
+
+    XNNPACK packs the second factor anew in every call, the first not at all: a weight much larger than what it is
+    multiplied with goes first, and the result is turned.
+    """
+    n, o, k = *g.shape, weight.shape[0]
+    if 2 * n * (k + o) > k * o:
+        return product(g, weight, turn_b=True)
+    return product(weight, g, turn_b=True).t()
+
+
 class CentreProduct(torch.autograd.Function):
     """(B, H, W, I) x (I, O): the trainable 1x1 tap; both gradients are one product each (CsKO)."""
 
@@ -47,7 +59,7 @@ class CentreProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        return product(rows(g), weight, turn_b=True).reshape(x.shape), product(rows(x), rows(g), turn_a=True)
+        return through_turned(rows(g), weight).reshape(x.shape), product(rows(x), rows(g), turn_a=True)
 
 
 class CentreScale(torch.autograd.Function):
