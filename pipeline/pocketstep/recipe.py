@@ -23,6 +23,8 @@ class DataRecipe:
     ``held_back`` is the share of the cloud's images that no training sees: on the device they judge updates.
     ``folder`` is where the images are (``--data`` goes before it), ``size`` the side that pictures are brought to
     (0: as they are). ``per_image`` normalises each image by its own mean and deviation, which bundles cannot.
+    ``cloud_images`` is how many images of each class the cloud has, the others being what devices see (0: all, and
+    devices see them too). A recipe with a [fleet] may leave no class for devices.
     """
 
     name: str
@@ -32,6 +34,7 @@ class DataRecipe:
     size: int = 0
     folder: str = ""
     per_image: bool = False
+    cloud_images: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +123,8 @@ class FleetRecipe:
         images_per_client: how many it observes; of each class half as many as of the one before (imbalanced).
         defended: norms are clipped and means trimmed; false: the plain average.
         seed: of who sees what, and of who is asked.
+        noise: multiplier of a private average's noise, with ``norm`` as the bound of what a device changes, in place of
+            ``defended`` (see ``pocketstep.federate.privacy``); 0 for none.
     """
 
     clients: int
@@ -130,6 +135,8 @@ class FleetRecipe:
     images_per_client: int
     defended: bool = True
     seed: int = 0
+    noise: float = 0.0
+    norm: float = 1.0
 
 
 @dataclass(frozen=True)

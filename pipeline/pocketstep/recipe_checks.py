@@ -28,6 +28,7 @@ def check_recipe(recipe: Recipe) -> None:
     between("data.cloud_classes", data.cloud_classes, 2, 100_000)
     between("data.held_back", data.held_back, 0.01, 0.9)
     between("data.size", data.size, 0, 4096)
+    between("data.cloud_images", data.cloud_images, 0, 10_000_000)
     _among("data.name", data.name, NAMES)
     between("compress.threshold", part.threshold, *_THRESHOLD)
     between("compress.pruning_ratio", part.pruning_ratio, 0.0, 0.99)
@@ -90,6 +91,8 @@ def _check_fleet(part: FleetRecipe) -> None:
     between("fleet.share", part.share, 1e-6, 1.0)
     between("fleet.classes_per_client", part.classes_per_client, 1, 10_000)
     between("fleet.images_per_client", part.images_per_client, 1, 1_000_000)
+    between("fleet.noise", part.noise, 0.0, 1e6)
+    between("fleet.norm", part.norm, 1e-9, 1e9)
     _among("fleet.method", part.method, METHODS_OF_FLEETS)
 
 

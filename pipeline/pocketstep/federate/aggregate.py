@@ -49,6 +49,7 @@ class Defence:
             (trimmed mean, Yin et al. 2018); 0 for the plain average.
         max_weight: a device's samples count for at most so many times the median of a part's holders.
         max_age: rounds that an answer may be late.
+        equal: whether every holder counts alike, however many samples it has (see ``privacy``).
     """
 
     clip: float = 3.0
@@ -56,6 +57,7 @@ class Defence:
     trim: float = 0.2
     max_weight: float = 10.0
     max_age: int = 0
+    equal: bool = False
 
 
 PLAIN = Defence(clip=0.0, max_norm=math.inf, trim=0.0, max_weight=math.inf)
@@ -180,6 +182,8 @@ def _clipped(
 
 def _weights(samples: Sequence[float], rules: Defence) -> npt.NDArray[np.float64]:
     numbers = np.array(samples, np.float64)
+    if rules.equal:
+        return (numbers > 0).astype(np.float64)
     positive = numbers[numbers > 0]
     return np.minimum(numbers, rules.max_weight * float(np.median(positive))) if len(positive) else numbers
 

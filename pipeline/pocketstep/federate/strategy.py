@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import Strategy
 
 from pocketstep.federate.aggregate import Contribution, Defence, aggregate
 from pocketstep.federate.methods import check_method
+from pocketstep.federate.privacy import Privacy, hidden
 from pocketstep.federate.records import ARRAYS, CONFIG, contribution, from_arrays, to_arrays
 from pocketstep_device.errors import InputError
 
@@ -44,6 +45,8 @@ class PartsAverage(Strategy):
         defence: see ``aggregate``.
         seed: of the choice of devices.
         seconds: how long a round waits for devices to come before it goes on with those there are.
+        privacy: noise that hides each device (see ``privacy``), with its own defence in place of ``defence``; None for
+            none.
 
     Attributes:
         rounds: what happened.
@@ -51,13 +54,14 @@ class PartsAverage(Strategy):
 
     def __init__(
         self, method: str = "critical-paths", share: float = 1.0, least: int = 1, defence: Defence | None = None,
-        seed: int = 0, seconds: float = 60.0,
+        seed: int = 0, seconds: float = 60.0, privacy: Privacy | None = None,
     ) -> None:  # fmt: skip
         check_method(method)
         if not 0 < share <= 1 or least < 1:
             raise InputError(f"a share of {share} of the devices and at least {least} cannot be asked: give 0 to 1")
         self.method, self.share, self.least = method, share, least
-        self.defence, self.seconds = defence or Defence(), seconds
+        self.privacy, self.seconds = privacy, seconds
+        self.defence = privacy.defence if privacy else defence or Defence()
         self.rounds: list[Round] = []
         self._random = random.Random(seed)
         self._current: dict[str, object] = {}
@@ -93,6 +97,8 @@ class PartsAverage(Strategy):
                 done.rejected += 1
                 log.warning("round %d: %s rejected: %s", server_round, message.metadata.src_node_id, error)
         outcome = aggregate(self._current, sent, server_round, self.defence)  # type: ignore[arg-type]
+        if self.privacy:
+            outcome.parts = hidden(outcome.parts, outcome.holders, self.privacy)
         done.rejected += len(outcome.rejected)
         done.used, done.clipped, done.found = len(sent) - len(outcome.rejected), len(outcome.clipped), outcome.found
         done.failed = done.asked - done.used - done.rejected
@@ -111,7 +117,7 @@ class PartsAverage(Strategy):
 
     def summary(self) -> None:
         """One line for the log."""
-        log.info("%s, %g of the devices a round, %s", self.method, self.share, self.defence)
+        log.info("%s, %g of the devices a round, %s, %s", self.method, self.share, self.defence, self.privacy)
 
     def _nodes(self, grid: Grid) -> list[int]:
         import time
