@@ -139,6 +139,44 @@ class FleetRecipe:
     norm: float = 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class GrowthRecipe:
+    """A device that learns one class after the other, on top of a base of other data (TeAM section 3.2).
+
+    Attributes:
+        base: name of the base's data set, in the same folder as the recipe's.
+        base_classes: how many of its classes a base knows, a base each; each is trained like the recipe's teacher, in
+            ``epochs``, and split like it.
+        added: how many of the recipe's classes the device learns then, the first ones.
+        images: of each, that it sees.
+        test_images: of each class, that it is judged with.
+        methods: schedules of the bundle.
+    """
+
+    base: str
+    base_classes: tuple[int, ...]
+    epochs: int
+    added: int
+    images: int
+    test_images: int = 100
+    methods: tuple[str, ...] = ("auto",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuresRecipe:
+    """What ``pocketstep bench fleet`` measures beside each class's path and the recipe's own fleet.
+
+    Attributes:
+        baselines: other methods for the same fleet.
+        specialise: classes of a specialised network; none where empty.
+        growth: classes that come one by one.
+    """
+
+    baselines: tuple[str, ...] = ()
+    specialise: tuple[str, ...] = ()
+    growth: GrowthRecipe | None = None
+
+
 @dataclass(frozen=True)
 class PlanRecipe:
     """Roles, cut, room for new classes, and the batch that the programs are made for."""
@@ -221,6 +259,7 @@ class Recipe:
     study: StudyRecipe | None = None
     decouple: DecoupleRecipe | None = None
     fleet: FleetRecipe | None = None
+    measures: MeasuresRecipe | None = None
 
 
 def load_recipe(path: str | Path) -> Recipe:

@@ -58,6 +58,10 @@ def schedules(*, statistics: bool = True, options: StepOptions = DEFAULT, paths:
             AGAIN, checked=True,
         )  # fmt: skip
     if paths:
+        every["enhance-own"] = _schedule(
+            "the same, only the paths of classes that were observed: what a device of a fleet sends",
+            {**ENHANCE, "other_paths": 0.0}, checked=True,
+        )  # fmt: skip
         every = {n: {**s, "phases": [_new_paths_faster(p) for p in s["phases"]]} for n, s in every.items()}
     if statistics:
         return every

@@ -29,12 +29,14 @@ class Contribution:
         round: that it answers.
         parts: by name, float32.
         samples: images behind a class's parts, by class; ``""`` for parts that all classes share.
+        own_accuracy: what the device says of its own held-back samples, 0 to 1; for people only.
     """
 
     sender: str
     round: int
     parts: Mapping[str, Array]
     samples: Mapping[str, float]
+    own_accuracy: float | None = None
 
 
 @dataclass(frozen=True)

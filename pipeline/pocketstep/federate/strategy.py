@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
@@ -22,7 +23,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Round:
-    """What a round was: devices asked, used, rejected, silent or failed, scaled down; bytes of parts; classes found."""
+    """What a round was: devices asked, used, rejected, silent or failed, scaled down; bytes of parts; classes found.
+
+    ``own_accuracy`` is what devices say of their own held-back samples after their updates: their mean, 0 to 1; None
+    where nobody says.
+    """
 
     number: int
     asked: int
@@ -33,6 +38,7 @@ class Round:
     bytes_up: int = 0
     bytes_down: int = 0
     found: tuple[str, ...] = ()
+    own_accuracy: float | None = None
 
 
 class PartsAverage(Strategy):
@@ -102,7 +108,9 @@ class PartsAverage(Strategy):
         done.rejected += len(outcome.rejected)
         done.used, done.clipped, done.found = len(sent) - len(outcome.rejected), len(outcome.clipped), outcome.found
         done.failed = done.asked - done.used - done.rejected
-        metrics = {k: v for k, v in asdict(done).items() if k not in ("number", "found")}
+        said = [c.own_accuracy for c in sent if c.sender not in outcome.rejected and c.own_accuracy is not None]
+        done.own_accuracy = statistics.fmean(said) if said else None
+        metrics = {k: v for k, v in asdict(done).items() if k not in ("number", "found") and v is not None}
         return to_arrays(outcome.parts), MetricRecord(metrics)
 
     def configure_evaluate(
