@@ -160,6 +160,6 @@ def _print_fleet(result: dict[str, Any], out: Path) -> None:
     used = max(1, sum(r["used"] for r in result["rounds"]))
     each = sum(r["bytes_up"] for r in result["rounds"]) / used
     typer.echo(
-        f"{each:,.0f} bytes up a device and round, {each / result['bytes_of_network']:.1%} of the whole network's "
-        f"{result['bytes_of_network']:,} (FedAvg); {out / 'next.bundle'}"
+        f"{each:,.0f} bytes up a device and round, {each / result['bytes_of_network']:.1%} of the "
+        f"{result['bytes_of_network']:,} that all weights of the network in the bundle are; {out / 'next.bundle'}"
     )

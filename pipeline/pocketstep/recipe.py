@@ -146,7 +146,7 @@ class GrowthRecipe:
     Attributes:
         base: name of the base's data set, in the same folder as the recipe's.
         base_classes: how many of its classes a base knows, a base each; each is trained like the recipe's teacher, in
-            ``epochs``, and split like it.
+            ``epochs``, and split like it; its paths are fine-tuned in a quarter of them.
         added: how many of the recipe's classes the device learns then, the first ones.
         images: of each, that it sees.
         test_images: of each class, that it is judged with.

@@ -26,8 +26,11 @@ def growth_rows(study: FleetStudy, part: GrowthRecipe) -> list[Row]:
 
 
 def base_recipe(recipe: Recipe, part: GrowthRecipe, count: int) -> Recipe:
-    """The study's network and paths on ``count`` classes of the base's data, with a spare path a class to come."""
-    decouple = replace(need_section(recipe), spare_paths=part.added)
+    """The study's network on ``count`` classes of the base's data, with a spare path for each class to come.
+
+    The paths are fine-tuned in a quarter of the network's epochs.
+    """
+    decouple = replace(need_section(recipe), spare_paths=part.added, epochs=max(1, part.epochs // 4))
     return replace(
         recipe, data=replace(recipe.data, name=part.base, cloud_classes=count, cloud_images=0), fleet=None,
         teacher=replace(recipe.teacher, epochs=part.epochs), decouple=decouple,

@@ -17,6 +17,7 @@ from pocketstep.build import Workshop
 from pocketstep.console import Console
 from pocketstep.decouple.stage import need_section
 from pocketstep.recipe import MeasuresRecipe
+from pocketstep.schedules import schedules
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.storage import write_atomically
 
@@ -85,6 +86,7 @@ class FleetStudy:
         recipe = self.recipe
         every = (recipe.data, recipe.teacher, recipe.compress, recipe.transfer, recipe.decouple, *parts)
         content = [asdict(part) if is_dataclass(part) and not isinstance(part, type) else part for part in every]
+        content.append(schedules(paths=True))
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def bundle(self) -> Bundle:
