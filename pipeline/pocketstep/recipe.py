@@ -24,7 +24,7 @@ class DataRecipe:
     ``folder`` is where the images are (``--data`` goes before it), ``size`` the side that pictures are brought to
     (0: as they are). ``per_image`` normalises each image by its own mean and deviation, which bundles cannot.
     ``cloud_images`` is how many images of each class the cloud has, the others being what devices see (0: all, and
-    devices see them too). A recipe with a [fleet] may leave no class for devices.
+    devices see them too). A recipe with [fleet] or [measures] may leave no class for devices.
     """
 
     name: str

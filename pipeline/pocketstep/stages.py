@@ -90,14 +90,15 @@ def load_material(recipe: Recipe, folder: str | Path = "") -> Material:
         folder: where the images are, if not where the recipe says.
 
     Raises:
-        InputError: see ``load_data``; or fewer classes than the cloud shall know, plus one where there is no fleet; or
-            fewer images than the cloud shall have, plus one.
+        InputError: see ``load_data``; or fewer classes than the cloud shall know, plus one where there is neither
+            [fleet] nor [measures]; or fewer images than the cloud shall have, plus one.
     """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     part = recipe.data
     train, test = load_data(part.name, folder or part.folder, size=part.size, seed=part.seed)
-    if part.cloud_classes > len(train.classes) - (recipe.fleet is None):
+    for_device = recipe.fleet is None and recipe.measures is None
+    if part.cloud_classes > len(train.classes) - for_device:
         raise InputError(
             f"the recipe keeps {part.cloud_classes} of {len(train.classes)} classes in the cloud; leave at "
             "least one for the device"

@@ -134,7 +134,7 @@ def test_devices_see_what_the_cloud_does_not_have() -> None:
     with pytest.raises(InputError, match="leave some"):
         load_material(replace(recipe, data=replace(recipe.data, cloud_images=5000)))
     with pytest.raises(InputError, match="leave at least one"):  # without a fleet there is a class for the device
-        load_material(replace(recipe, fleet=None))
+        load_material(replace(recipe, fleet=None, measures=None))
 
 
 @pytest.mark.slow
