@@ -41,11 +41,15 @@ def base_recipe(recipe: Recipe, part: GrowthRecipe, count: int) -> Recipe:
 def _grown(study: FleetStudy, part: GrowthRecipe, count: int, method: str) -> Row:
     from pocketstep.bench.fleet.study import RUNTIME, kept_bundle
 
+    alone = replace(part, base_classes=(count,), methods=())  # one row does not depend on the others
+
     def measure() -> Row:
         home = study.out / f"base{count}"
         workshop = Workshop(base_recipe(study.recipe, part, count), home, study.data)
         study.console.stage(f"{count} classes of {part.base}, then {part.added}: {method}")
-        bundle = kept_bundle(workshop, home / "first.bundle", study.digest(study.recipe.plan, part), study)
+        bundle = kept_bundle(
+            workshop, home / "first.bundle", study.digest(study.recipe.plan, study.recipe.replay, alone), study
+        )
         old = workshop.material.cloud_test.per_class(part.test_images, study.recipe.data.seed)
         name = study.recipe.data.name
         train, test = load_data(name, study.data or study.recipe.data.folder, seed=study.recipe.data.seed)
@@ -70,7 +74,7 @@ def _grown(study: FleetStudy, part: GrowthRecipe, count: int, method: str) -> Ro
         shutil.rmtree(state)
         return {"base": part.base, "base_classes": count, "method": method, "points": points}
 
-    return study.row(f"growth-{count}-{method}", measure, study.recipe.plan, study.recipe.replay, part)
+    return study.row(f"growth-{count}-{method}", measure, study.recipe.plan, study.recipe.replay, alone)
 
 
 def _accuracy(learner: Learner, data: Dataset) -> float:
