@@ -6,11 +6,11 @@ import shutil
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from pocketstep.blueprint import learning_model
@@ -65,7 +65,7 @@ def _program(network: nn.Module, data: Dataset, folder: Path) -> Path:
     request = Request(
         "plain", outputs, (height, width, channels), *normalisation(data), preset="head", pooled_cells=1, batch=1
     )
-    model = replace(learning_model(network.cpu().eval(), request, data.images[:16]))
+    model = learning_model(network.cpu().eval(), request, data.images[:16])
     with Exporters(["litert"]) as exporters:
         exporters.begin([lower(sig.plain(model, 1))], folder)
         exporters.finish()
@@ -73,8 +73,6 @@ def _program(network: nn.Module, data: Dataset, folder: Path) -> Path:
 
 
 def _outputs(network: nn.Module, data: Dataset) -> int:
-    import torch
-
     with torch.no_grad():
         image = torch.from_numpy(data.images[:1]).permute(0, 3, 1, 2).float() / 255
         return int(network.cpu().eval()(image).shape[1])
