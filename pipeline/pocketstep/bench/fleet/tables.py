@@ -29,10 +29,10 @@ def _table(title: str, left: list[str], right: list[str]) -> Table:
 
 def _rounds(rows: list[dict[str, Any]]) -> Table:
     first = rows[0]
-    title = f"{first['clients']} devices; the aggregated model on all test images, mean per class; pre-trained first"
+    title = f"{first['clients']} devices; the aggregated model on all test images, mean per class; before: decoupled"
     count = len(first["accuracy"])
     shown = sorted({0, 1, count // 2, count - 1})
-    columns = ["pre-trained", *[f"round {n}" for n in shown[1:]], "gain", "own held-back", "KiB up", "of the network"]
+    columns = ["before", *[f"round {n}" for n in shown[1:]], "gain", "own held-back", "KiB up", "of the network"]
     table = _table(title, ["method"], columns)
     for row in rows:
         curve, own = row["accuracy"], row["rounds"][-1]["own_accuracy"]
@@ -101,7 +101,7 @@ def _draw_rounds(rows: list[dict[str, Any]], path: Path) -> None:
         curve = [100 * value for value in row["accuracy"]]
         label = f"{row['method']}, {row['bytes_up_each'] / 1024:,.0f} KiB"
         axes.plot(range(len(curve)), curve, marker="o", markersize=3, label=label)
-    axes.axhline(100 * rows[0]["accuracy"][0], color="grey", linewidth=0.8, linestyle="--", label="pre-trained")
+    axes.axhline(100 * rows[0]["accuracy"][0], color="grey", linewidth=0.8, linestyle="--", label="before the rounds")
     axes.set(xlabel="round", ylabel="accuracy, mean per class (%)")
     axes.set_title("The aggregated model; bytes up a device and round")
     axes.grid(alpha=0.3)
