@@ -41,6 +41,7 @@ _PHASE_RANGES = {
     "freeze": (0.0, 1.0),
     "channels": (0.0, 1.0),
     "new_paths": (0.0, 100.0),
+    "other_paths": (0.0, 100.0),
 }
 """Numbers of a phase that are no hyper-parameters of the program; those must lie in the manifest's own ranges."""
 _CHANNELS = {"grey": 1, "rgb": 3}

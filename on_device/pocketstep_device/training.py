@@ -143,6 +143,8 @@ class Trainer:
             parts.append(masks.selected_channels(self.scores(values, new, values["class_mask"]), names, kept))
         if paths := self.machine.manifest.plan.paths:
             rates = np.where(self.known > 0, np.float32(1), np.float32(phase.get("new_paths", 1.0)))
+            seen = np.isin(np.arange(len(rates)), self.samples.labels[new])
+            rates = np.where(seen, rates, rates * np.float32(phase.get("other_paths", 1.0)))
             parts.append(masks.of_paths(paths, values, names, rates))
         return {f"mask.{name}": mask for name, mask in masks.together(parts).items()}
 

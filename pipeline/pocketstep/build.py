@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from pocketstep.decouple.stage import Decoupled, decouple_stage, need_section
 from pocketstep.decouple.surgery import decoupling_of
 from pocketstep.export import RUNTIMES
 from pocketstep.export.run import Exporters
-from pocketstep.recipe import load_recipe
+from pocketstep.recipe import Recipe, load_recipe
 from pocketstep.stages import Trained, Watching, check_teacher, compress, judge, load_material, train_teacher
 from pocketstep.weights import load_network, save_network
 from pocketstep_device.bundle import Bundle
@@ -35,14 +36,14 @@ class Workshop:
     A training that was killed goes on where it was. Under ``accelerate launch`` the first process writes.
 
     Args:
-        recipe: a file or a name.
+        recipe: a file or a name, or what was read of one.
         folder: made when missing.
         data: where the images are, if not where the recipe says.
         teacher: a network's file to use in place of training one.
     """
 
-    def __init__(self, recipe: str, folder: Path, data: str | Path = "", teacher: Path | None = None):
-        self.recipe = load_recipe(recipe)
+    def __init__(self, recipe: str | Recipe, folder: Path, data: str | Path = "", teacher: Path | None = None):
+        self.recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
         self.material = load_material(self.recipe, data)
         self.folder, self._given = folder, load_network(teacher) if teacher else None
         if self._given is not None:
@@ -94,15 +95,20 @@ class Workshop:
         student = need_section(self.recipe).base == "student"
         return (self.student(console) if student else self.teacher(console)).network
 
-    def bundle(self, target: Path, console: Console) -> Bundle:
+    def bundle(self, target: Path, console: Console, runtimes: Sequence[str] = tuple(RUNTIMES)) -> Bundle:
         """The bundle, of the paths where the recipe has [decouple]; programs are always exported anew.
+
+        Args:
+            target: its folder.
+            console: progress.
+            runtimes: that it gets programs for.
 
         Raises:
             InputError: the recipe normalises each image by itself, which a bundle's programs do not.
         """
         if self.recipe.data.per_image:
             raise InputError("a bundle normalises all images alike: set data.per_image = false in the recipe")
-        with Exporters(list(RUNTIMES), console.exported) as exporters:
+        with Exporters(runtimes, console.exported) as exporters:
             teacher = self.teacher(console)
             network = (self.decoupled(console) if self.recipe.decouple else self.student(console)).network
             material = self.material

@@ -177,6 +177,40 @@ def compress(
 
 
 @bench.command(epilog=EPILOG)
+def fleet(
+    recipe: Annotated[str, typer.Argument(help="a .toml file with [decouple], [fleet] and [measures]")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder for rows, results.json and plots, kept")],
+    data: Annotated[str, typer.Option("--data", help="where the images are, if not where the recipe says")] = "",
+    only: Annotated[
+        str, typer.Option(help="some of rounds,single,specialised,growth")
+    ] = "rounds,single,specialised,growth",
+    processes: Annotated[int, typer.Option(help="that devices are simulated in")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Critical paths and fleets: accuracy by round and bytes, one path against all, a smaller network, new classes.
+
+    A run that was killed goes on where it was; rows that are there are not measured again.
+    """
+    from pocketstep.bench.fleet.study import PARTS, FleetStudy
+    from pocketstep.bench.fleet.tables import draw, tables
+    from pocketstep.bench.tables import machine_line
+    from pocketstep.console import Console
+
+    parts = _names(only) or []
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise InputError(f"--only names '{unknown[0]}'; choose among {', '.join(PARTS)}")
+    with Console(quiet=as_json) as console:
+        result = FleetStudy(recipe, out, data, console, processes=processes).measure(parts)
+    plots = draw(result, out)
+    if as_json:
+        _print_json(result)
+        return
+    for part in tables(result):
+        _print(part)
+    typer.echo("; ".join([machine_line(result["machine"]), *map(str, plots)]))
+
+
+@bench.command(epilog=EPILOG)
 def poison(
     bundle: Annotated[Path, typer.Argument(help="of the digits 0 to 8, as 'pocketstep demo' makes it")],
     runtime: Annotated[str, typer.Option(help="litert or executorch")] = "litert",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -111,13 +112,20 @@ def fleet(
         Engine, typer.Option(help="flower: its simulation engine, on Ray; pool: the same apps in a pool of processes")
     ] = Engine.flower,
     processes: Annotated[int, typer.Option(help="that devices are simulated in")] = 2,
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            help="differential privacy: each device's change is clipped to the recipe's fleet.norm, and each average "
+            "gets Gaussian noise of this multiplier; 0 for none; instead of the recipe's fleet.noise"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")] = False,
 ) -> None:
     """Simulates a fleet with Flower: devices train their own classes' paths, the server averages, the next bundle."""
     from pocketstep.build import Workshop
     from pocketstep.console import Console
     from pocketstep.federate.simulate import fleet as run
-    from pocketstep.federate.simulate import need_flower
+    from pocketstep.federate.simulate import need_flower, private
     from pocketstep_device.bundle import Bundle
 
     need_flower(engine.value)
@@ -126,10 +134,13 @@ def fleet(
         part = workshop.recipe.fleet
         if part is None:
             raise InputError("the recipe has no [fleet]: add one, as in models/digits-paths.toml")
+        if noise is not None:
+            part = replace(part, noise=noise)
+        private(part)  # its error comes before the work
         opened = Bundle.open(bundle) if bundle else workshop.bundle(out / "first.bundle", console)
         console.stage(f"{part.clients} devices, {part.rounds} rounds")
         material = workshop.material
-        result = run(part, opened, material.train, material.test, out, processes=processes, engine=engine.value)
+        result = run(part, opened, material.elsewhere, material.test, out, processes=processes, engine=engine.value)
     typer.echo(json.dumps(result)) if as_json else _print_fleet(result, out)
 
 
@@ -149,6 +160,6 @@ def _print_fleet(result: dict[str, Any], out: Path) -> None:
     used = max(1, sum(r["used"] for r in result["rounds"]))
     each = sum(r["bytes_up"] for r in result["rounds"]) / used
     typer.echo(
-        f"{each:,.0f} bytes up a device and round, {each / result['bytes_of_network']:.1%} of the whole network's "
-        f"{result['bytes_of_network']:,} (FedAvg); {out / 'next.bundle'}"
+        f"{each:,.0f} bytes up a device and round, {each / result['bytes_of_network']:.1%} of the "
+        f"{result['bytes_of_network']:,} that all weights of the network in the bundle are; {out / 'next.bundle'}"
     )

@@ -99,6 +99,25 @@ class Dataset:
             raise InputError(f"cannot keep {n} images per class: every class needs one; ask for 1 or more")
         return self._take([rows[:n] for rows in self._shuffled(seed)])
 
+    def divide(self, n: int, seed: int = 0) -> tuple[Dataset, Dataset]:
+        """``n`` random images of each class, and the others.
+
+        Args:
+            n: at least one, fewer than the smallest class has.
+            seed: of the choice.
+
+        Raises:
+            InputError: a part would have no image of a class.
+        """
+        shuffled = self._shuffled(seed)
+        fewest = min(len(rows) for rows in shuffled)
+        if not 0 < n < fewest:
+            raise InputError(
+                f"cannot take {n} images of each class and leave some: the smallest has {fewest}; ask for 1 to "
+                f"{fewest - 1}"
+            )
+        return self._take([rows[:n] for rows in shuffled]), self._take([rows[n:] for rows in shuffled])
+
     def split(self, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Divides every class at random: (the rest, ``share`` of its images), each part at least one image.
 

@@ -23,6 +23,8 @@ class DataRecipe:
     ``held_back`` is the share of the cloud's images that no training sees: on the device they judge updates.
     ``folder`` is where the images are (``--data`` goes before it), ``size`` the side that pictures are brought to
     (0: as they are). ``per_image`` normalises each image by its own mean and deviation, which bundles cannot.
+    ``cloud_images`` is how many images of each class the cloud has, the others being what devices see (0: all, and
+    devices see them too). A recipe with [fleet] or [measures] may leave no class for devices.
     """
 
     name: str
@@ -32,6 +34,7 @@ class DataRecipe:
     size: int = 0
     folder: str = ""
     per_image: bool = False
+    cloud_images: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +123,8 @@ class FleetRecipe:
         images_per_client: how many it observes; of each class half as many as of the one before (imbalanced).
         defended: norms are clipped and means trimmed; false: the plain average.
         seed: of who sees what, and of who is asked.
+        noise: multiplier of a private average's noise, with ``norm`` as the bound of what a device changes, in place of
+            ``defended`` (see ``pocketstep.federate.privacy``); 0 for none.
     """
 
     clients: int
@@ -130,6 +135,46 @@ class FleetRecipe:
     images_per_client: int
     defended: bool = True
     seed: int = 0
+    noise: float = 0.0
+    norm: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowthRecipe:
+    """A device that learns one class after the other, on top of a base of other data (TeAM section 3.2).
+
+    Attributes:
+        base: name of the base's data set, in the same folder as the recipe's.
+        base_classes: how many of its classes a base knows, a base each; each is trained like the recipe's teacher, in
+            ``epochs``, and split like it; its paths are fine-tuned in a quarter of them.
+        added: how many of the recipe's classes the device learns then, the first ones.
+        images: of each, that it sees.
+        test_images: of each class, that it is judged with.
+        methods: schedules of the bundle.
+    """
+
+    base: str
+    base_classes: tuple[int, ...]
+    epochs: int
+    added: int
+    images: int
+    test_images: int = 100
+    methods: tuple[str, ...] = ("auto",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuresRecipe:
+    """What ``pocketstep bench fleet`` measures beside each class's path and the recipe's own fleet.
+
+    Attributes:
+        baselines: other methods for the same fleet.
+        specialise: classes of a specialised network; none where empty.
+        growth: classes that come one by one.
+    """
+
+    baselines: tuple[str, ...] = ()
+    specialise: tuple[str, ...] = ()
+    growth: GrowthRecipe | None = None
 
 
 @dataclass(frozen=True)
@@ -219,6 +264,7 @@ class Recipe:
     study: StudyRecipe | None = None
     decouple: DecoupleRecipe | None = None
     fleet: FleetRecipe | None = None
+    measures: MeasuresRecipe | None = None
 
 
 def load_recipe(path: str | Path) -> Recipe:

@@ -9,8 +9,17 @@ from pocketstep.decouple.paths import parse_setting
 from pocketstep.federate.methods import METHODS as METHODS_OF_FLEETS
 from pocketstep.parallel import PRECISIONS
 from pocketstep.plan import PRESETS
-from pocketstep.recipe import DecoupleRecipe, FleetRecipe, Recipe, StudyRecipe, TrainingRecipe, TransferRecipe
+from pocketstep.recipe import (
+    DecoupleRecipe,
+    FleetRecipe,
+    MeasuresRecipe,
+    Recipe,
+    StudyRecipe,
+    TrainingRecipe,
+    TransferRecipe,
+)
 from pocketstep.request import MOST_EXPANSION
+from pocketstep.schedules import schedules
 from pocketstep.sources import NAMES
 from pocketstep_device.errors import InputError
 
@@ -29,6 +38,7 @@ def check_recipe(recipe: Recipe) -> None:
     between("data.cloud_classes", data.cloud_classes, 2, 100_000)
     between("data.held_back", data.held_back, 0.01, 0.9)
     between("data.size", data.size, 0, 4096)
+    between("data.cloud_images", data.cloud_images, 0, 10_000_000)
     _among("data.name", data.name, NAMES)
     between("compress.threshold", part.threshold, *_THRESHOLD)
     between("compress.pruning_ratio", part.pruning_ratio, 0.0, 0.99)
@@ -52,6 +62,8 @@ def check_recipe(recipe: Recipe) -> None:
         _check_decouple(recipe.decouple)
     if recipe.fleet:
         _check_fleet(recipe.fleet)
+    if recipe.measures:
+        _check_measures(recipe.measures)
 
 
 def _check_training(name: str, part: TrainingRecipe) -> None:
@@ -92,7 +104,24 @@ def _check_fleet(part: FleetRecipe) -> None:
     between("fleet.share", part.share, 1e-6, 1.0)
     between("fleet.classes_per_client", part.classes_per_client, 1, 10_000)
     between("fleet.images_per_client", part.images_per_client, 1, 1_000_000)
+    between("fleet.noise", part.noise, 0.0, 1e6)
+    between("fleet.norm", part.norm, 1e-9, 1e9)
     _among("fleet.method", part.method, METHODS_OF_FLEETS)
+
+
+def _check_measures(part: MeasuresRecipe) -> None:
+    for method in part.baselines:
+        _among("measures.baselines", method, METHODS_OF_FLEETS)
+    if growth := part.growth:
+        _among("measures.growth.base", growth.base, NAMES)
+        for count in growth.base_classes:
+            between("measures.growth.base_classes", count, 2, 100_000)
+        between("measures.growth.epochs", growth.epochs, 1, 100_000)
+        between("measures.growth.added", growth.added, 1, 10_000)
+        between("measures.growth.images", growth.images, 2, 1_000_000)
+        between("measures.growth.test_images", growth.test_images, 1, 1_000_000)
+        for method in growth.methods:
+            _among("measures.growth.methods", method, tuple(schedules()))
 
 
 def _check_study(study: StudyRecipe) -> None:

@@ -39,7 +39,8 @@ REPLAY: dict[str, Any] = {
 TAUGHT = {**REPLAY, "name": "taught", "checks": 4}
 TRANSFER = {"logits": ("logit_transfer", 0.1), "features": ("feature_transfer", 0.5)}
 """Losses that only target packs weigh, their rates, and Zhao et al.'s weights of J1 and Jb."""
-ENHANCE = {**REPLAY, "name": "enhance", "epochs": 20, "max_steps": 160}
+ENHANCE = {**REPLAY, "name": "enhance", "epochs": 20, "max_steps": 160, "learning_rate": 0.003}
+"""Slower than an update that must make a class usable: a trained network's paths lose more at 0.01 than they gain."""
 AGAIN: dict[str, Any] = {**SOLVE, "name": "closed form again", "refresh": True}
 
 
@@ -58,6 +59,10 @@ def schedules(*, statistics: bool = True, options: StepOptions = DEFAULT, paths:
             AGAIN, checked=True,
         )  # fmt: skip
     if paths:
+        every["enhance-own"] = _schedule(
+            "the same, only the paths of classes that were observed: what a device of a fleet sends",
+            {**ENHANCE, "other_paths": 0.0}, checked=True,
+        )  # fmt: skip
         every = {n: {**s, "phases": [_new_paths_faster(p) for p in s["phases"]]} for n, s in every.items()}
     if statistics:
         return every

@@ -36,7 +36,8 @@ class Material:
     """The images.
 
     ``cloud``, ``held_back`` (no training sees it) and ``cloud_test`` of the classes that the cloud knows; ``train`` and
-    ``test`` of all classes.
+    ``test`` of all classes; ``elsewhere`` is the part of ``train`` that devices see: all of it, or what the cloud does
+    not have where the recipe says how many images the cloud has.
     """
 
     cloud: Dataset
@@ -44,6 +45,7 @@ class Material:
     cloud_test: Dataset
     train: Dataset
     test: Dataset
+    elsewhere: Dataset
 
 
 @dataclass(frozen=True)
@@ -88,20 +90,23 @@ def load_material(recipe: Recipe, folder: str | Path = "") -> Material:
         folder: where the images are, if not where the recipe says.
 
     Raises:
-        InputError: see ``load_data``; or fewer classes than the cloud shall know plus one.
+        InputError: see ``load_data``; or fewer classes than the cloud shall know, plus one where there is neither
+            [fleet] nor [measures]; or fewer images than the cloud shall have, plus one.
     """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     part = recipe.data
     train, test = load_data(part.name, folder or part.folder, size=part.size, seed=part.seed)
-    if part.cloud_classes >= len(train.classes):
+    for_device = recipe.fleet is None and recipe.measures is None
+    if part.cloud_classes > len(train.classes) - for_device:
         raise InputError(
             f"the recipe keeps {part.cloud_classes} of {len(train.classes)} classes in the cloud; leave at "
             "least one for the device"
         )
     known = list(train.classes[: part.cloud_classes])
-    cloud, held_back = train.select(known).split(part.held_back, part.seed)
-    return Material(cloud, held_back, test.select(known), train, test)
+    own, elsewhere = train.divide(part.cloud_images, part.seed) if part.cloud_images else (train, train)
+    cloud, held_back = own.select(known).split(part.held_back, part.seed)
+    return Material(cloud, held_back, test.select(known), train, test, elsewhere)
 
 
 def new_teacher(recipe: Recipe, data: Dataset) -> nn.Module:

@@ -15,8 +15,9 @@ import toys
 from flwr.app import Context, Message
 
 from pocketstep.federate.client import client_app
+from pocketstep.federate.methods import local_schedule
 from pocketstep.federate.next_bundle import initial_parts, next_bundle
-from pocketstep.federate.records import ARRAYS, CONFIG, METRICS, from_arrays, reply, to_arrays
+from pocketstep.federate.records import ARRAYS, CONFIG, METRICS, NEW_ACCURACY, from_arrays, reply, to_arrays
 from pocketstep.federate.strategy import PartsAverage
 from pocketstep_device import Learner, adopt
 from pocketstep_device.bundle import Bundle
@@ -167,6 +168,42 @@ def test_new_paths_learn_ten_times_faster(tmp_path: Path, monkeypatch: pytest.Mo
     with toys.observing(bundle, tmp_path / "1", "dark", NEW) as learner:
         learner.update(method="enhance")
     assert seen[0][:, 0].tolist() == [1, 1, 10, 10, 10, 10]  # slots without a class have no gradient
+
+
+def test_a_fleets_device_trains_only_what_it_sends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Critical paths: those of classes without own images stay as the server gave them; FedAvg trains all."""
+    bundle = toys.bundle(tmp_path / "first.bundle")
+    seen: list[Any] = []
+    step = toy.ToyProgram._step
+    monkeypatch.setattr(toy.ToyProgram, "_step", lambda self, v: (seen.append(v["mask.head.weight"]), step(self, v))[1])
+    for method, rates in (("critical-paths", [1, 0, 10, 0, 0, 0]), ("fedavg", [1, 1, 10, 10, 10, 10])):
+        seen.clear()
+        answering = device(bundle, tmp_path / method, "dark", NEW)
+        run(PartsAverage(method, least=1), bundle, {1: answering}, rounds=1)
+        assert seen[0][:, 0].tolist() == rates
+    known = {"enhance", "enhance-in-turns"}  # a bundle without paths
+    assert [local_schedule(m, known) for m in ("critical-paths", "fedrep")] == ["enhance", "enhance-in-turns"]
+
+
+def test_what_devices_say_of_themselves_is_for_people_only(tmp_path: Path) -> None:
+    """Of sound answers only, and never a number that is none."""
+    bundle = toys.bundle(tmp_path / "first.bundle")
+    devices = {1: device(bundle, tmp_path / "1", "dark"), 2: device(bundle, tmp_path / "2", "bright")}
+    strategy = PartsAverage(least=2)
+    run(strategy, bundle, devices, rounds=1)
+    assert 0.5 < (strategy.rounds[0].own_accuracy or 0) <= 1
+
+    def boasting(figure: float) -> Any:
+        def answer(message: Message, context: Context) -> Message:
+            given = from_arrays(message.content.array_records[ARRAYS])
+            return Message(content=reply(given, {"dark": 5}, 1, {NEW_ACCURACY: figure}), reply_to=message)
+
+        return answer
+
+    for figure in (float("nan"), 2.0, -1.0):
+        strategy = PartsAverage(least=1)
+        run(strategy, bundle, {1: boasting(figure)}, rounds=1)
+        assert (strategy.rounds[0].used, strategy.rounds[0].own_accuracy) == (1, None)
 
 
 def test_paths_in_a_manifest_are_checked(tmp_path: Path) -> None:

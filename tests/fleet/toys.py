@@ -26,6 +26,8 @@ def bundle(folder: Path, paths: bool = True, release: int = 0, classes: tuple[st
         manifest["schedules"][name] = {**manifest["schedules"]["auto"], "phases": [train]}
     if paths:
         manifest["plan"]["paths"] = PATHS
+        own = {**manifest["schedules"]["enhance"], "phases": [{**train, "other_paths": 0.0}]}
+        manifest["schedules"]["enhance-own"] = own
     return write_bundle(folder, manifest, toy.toy_files(6, classes)).path
 
 

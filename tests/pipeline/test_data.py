@@ -62,6 +62,18 @@ def test_per_class_keeps_at_most_n_and_depends_on_the_seed():
         full.per_class(0)
 
 
+def test_divide_takes_a_number_of_each_class_and_loses_nothing():
+    full = dataset((40, 5))
+    own, others = full.divide(4, seed=3)
+    assert np.bincount(own.labels).tolist() == [4, 4]
+    assert np.bincount(others.labels).tolist() == [36, 1]
+    both = sorted(image.tobytes() for part in (own, others) for image in part.images)
+    assert both == sorted(image.tobytes() for image in full.images)
+    for n in (0, 5):
+        with pytest.raises(InputError, match="ask for 1 to 4"):
+            full.divide(n)
+
+
 def test_split_is_stratified_and_loses_nothing():
     full = dataset((10, 20, 2))
     rest, part = full.split(0.3, seed=0)

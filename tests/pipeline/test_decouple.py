@@ -14,13 +14,17 @@ from torch import nn
 
 from pocketstep.architectures import Blueprint, build_network
 from pocketstep.data import Dataset
+from pocketstep.decouple import stage
 from pocketstep.decouple.finetune import one_against_all
 from pocketstep.decouple.paths import choose_paths, parse_setting
 from pocketstep.decouple.region import Region, find_region
 from pocketstep.decouple.scores import Scores, score_filters
 from pocketstep.decouple.specialise import specialise
+from pocketstep.decouple.stage import specialised
 from pocketstep.decouple.surgery import decouple, head_mask, need_decoupling, only_paths_trained
 from pocketstep.networks import ResidualNet
+from pocketstep.recipe import load_recipe
+from pocketstep.stages import Material
 from pocketstep.weights import load_network, save_network
 from pocketstep_device.errors import InputError
 
@@ -162,6 +166,24 @@ def test_one_against_all(data: Dataset) -> None:
     assert torch.count_nonzero(outputs[:, 1]) == 0
     relabelled = one_against_all(data, "b")
     assert relabelled.labels.tolist() == [int(c != 1) for c in data.labels]
+
+
+@pytest.mark.parametrize("sure", [0.0, 50.0])
+def test_a_single_path_is_judged_with_how_frequent_its_class_is(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch, sure: float
+) -> None:
+    """A path that knows nothing says "other", which three of four images are; one that is sure of its class says so."""
+    _, model = split(network("alexnet-0.25", data), data)
+    head = model.get_submodule(need_decoupling(model).head)
+    for parameter in head.parameters():
+        nn.init.zeros_(parameter)
+    with torch.no_grad():
+        head.bias.fill_(sure)  # type: ignore[operator, union-attr]
+    monkeypatch.setattr(stage, "fine_tune", lambda *given, **more: None)
+    recipe = load_recipe("digits-paths")
+    material = Material(data, data, data, data, data, data)
+    _, found = specialised(recipe, material, model, ["b"])
+    assert found == {"per_class_mean": 0.5, "all_images": 0.25 if sure else 0.75}
 
 
 @pytest.mark.parametrize("text", ["4", "0_4%", "3_0%", "3_101%", "3-4", ""])

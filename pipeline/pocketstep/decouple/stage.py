@@ -85,17 +85,20 @@ def specialised(
     One class alone is trained to tell itself from all others; more keep the whole network's logits as they are.
 
     Returns:
-        The specialised network; and accuracies (0 to 1, means per class), which the whole network gets for the same
-        choice among these classes.
+        The specialised network; and accuracies (0 to 1): ``per_class_mean``; of some classes what the ``whole_network``
+        gets for the same choice among them; of one class ``all_images``, the share of all test images that are told
+        right. It was trained as if both sides were equally frequent; for ``all_images``, where they are not, its
+        logits are moved by the logarithms of the sides' shares of the cloud's images, as Bayes' rule has it.
     """
     part, names = specialise(network, classes), list(classes)
     test, cloud = material.cloud_test, material.cloud
     if need_decoupling(part).rest:
         task, tested = one_against_all(cloud, names[0]), one_against_all(test, names[0])
         fine_tune(part, task, need_section(recipe), recipe, watching, like=cloud, stage="one-vs-all")
-        found = accuracy_of(part, tested, cloud, recipe)
-        shares = np.bincount(tested.labels, minlength=2) / len(tested)
-        return part, {"per_class_mean": float(found.mean()), "all_images": float((found * shares).sum())}
+        logits = evaluate(part, tested, *normalisation(cloud), per_image=recipe.data.per_image)
+        right = (logits + np.log(np.bincount(task.labels) / len(task))).argmax(1) == tested.labels
+        balanced = accuracy_per_class(logits, tested.labels, 2)
+        return part, {"per_class_mean": float(balanced.mean()), "all_images": float(right.mean())}
     tested = test.select(names)
     own = float(accuracy_of(part, tested, cloud, recipe).mean())
     return part, {"per_class_mean": own, "whole_network": _restricted(network, tested, cloud, recipe)}

@@ -29,12 +29,14 @@ class Contribution:
         round: that it answers.
         parts: by name, float32.
         samples: images behind a class's parts, by class; ``""`` for parts that all classes share.
+        own_accuracy: what the device says of its own held-back samples, 0 to 1; for people only.
     """
 
     sender: str
     round: int
     parts: Mapping[str, Array]
     samples: Mapping[str, float]
+    own_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Defence:
             (trimmed mean, Yin et al. 2018); 0 for the plain average.
         max_weight: a device's samples count for at most so many times the median of a part's holders.
         max_age: rounds that an answer may be late.
+        equal: whether every holder counts alike, however many samples it has (see ``privacy``).
     """
 
     clip: float = 3.0
@@ -56,6 +59,7 @@ class Defence:
     trim: float = 0.2
     max_weight: float = 10.0
     max_age: int = 0
+    equal: bool = False
 
 
 PLAIN = Defence(clip=0.0, max_norm=math.inf, trim=0.0, max_weight=math.inf)
@@ -180,6 +184,8 @@ def _clipped(
 
 def _weights(samples: Sequence[float], rules: Defence) -> npt.NDArray[np.float64]:
     numbers = np.array(samples, np.float64)
+    if rules.equal:
+        return (numbers > 0).astype(np.float64)
     positive = numbers[numbers > 0]
     return np.minimum(numbers, rules.max_weight * float(np.median(positive))) if len(positive) else numbers
 

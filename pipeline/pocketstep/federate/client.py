@@ -14,7 +14,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from pocketstep.federate.methods import local_schedule, shared
-from pocketstep.federate.records import ARRAYS, CONFIG, from_arrays, reply
+from pocketstep.federate.records import ARRAYS, CONFIG, NEW_ACCURACY, from_arrays, reply
 from pocketstep_device import Budget, Learner
 from pocketstep_device.errors import PocketstepError
 from pocketstep_device.exchange import counts, export_parts, import_parts
@@ -41,12 +41,12 @@ def client_app(open_learner: Open, budget: Budget | None = None) -> ClientApp:
             own = counts(learner)
             wanted = set(shared(method, given, own))
             import_parts(learner, {name: part for name, part in given.items() if name in wanted})
-            report = learner.update(budget, method=local_schedule(method))
+            report = learner.update(budget, method=local_schedule(method, learner.manifest.schedules))
             if not report.accepted:
                 raise PocketstepError(f"the update was not kept: {report.reason}")
             parts = export_parts(learner)
             sent = {name: parts[name] for name in shared(method, parts, own)}
-            figures = {"old_accuracy": report.old_accuracy, "new_accuracy": report.new_accuracy}
+            figures = {"old_accuracy": report.old_accuracy, NEW_ACCURACY: report.new_accuracy}
             content = reply(sent, own, number, {k: v for k, v in figures.items() if not math.isnan(v)})
         return Message(content=content, reply_to=message)
 

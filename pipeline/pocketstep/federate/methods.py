@@ -41,7 +41,19 @@ def shared(method: str, parts: Iterable[str], own_classes: Collection[str]) -> l
     return heads if method == "lg-fedavg" else [name for name in names if name not in set(heads)]
 
 
-def local_schedule(method: str) -> str:
-    """The manifest's schedule that a device runs in a round: FedRep's trains the head first, then the body."""
+def local_schedule(method: str, known: Collection[str]) -> str:
+    """The manifest's schedule that a device runs in a round.
+
+    FedRep's trains the head first, then the body; TeAM's only the paths that the device sends (its other paths would
+    change beside them and be lost), where the bundle has paths.
+
+    Args:
+        method: one of ``METHODS``.
+        known: the manifest's schedules.
+
+    Raises:
+        InputError: an unknown method.
+    """
     check_method(method)
-    return "enhance-in-turns" if method == "fedrep" else "enhance"
+    wanted = {"fedrep": "enhance-in-turns", "critical-paths": "enhance-own"}.get(method, "enhance")
+    return wanted if wanted in known else "enhance"

@@ -12,6 +12,7 @@ from pocketstep.federate.aggregate import Contribution
 from pocketstep_device.errors import InputError
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+NEW_ACCURACY = "new_accuracy"
 _SAMPLES = "samples@"
 _ALL = "num-examples"
 
@@ -54,6 +55,8 @@ def contribution(message: Message) -> Contribution:
         if type(number) is not int:
             raise InputError("its answer names no round")
         parts = from_arrays(content.array_records[ARRAYS])
+        said = metrics.get(NEW_ACCURACY)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"its answer lacks something ({error})") from error
-    return Contribution(str(message.metadata.src_node_id), number, parts, counts)
+    own = float(said) if isinstance(said, int | float) and 0 <= said <= 1 else None
+    return Contribution(str(message.metadata.src_node_id), number, parts, counts, own)

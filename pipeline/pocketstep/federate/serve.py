@@ -64,7 +64,8 @@ def serve(
     out.mkdir(parents=True, exist_ok=True)
     made = next_bundle(bundle, last, out / "next.bundle")
     result = {
-        "method": strategy.method, **(about or {}),
+        "method": strategy.method, **(about or {}), "share": strategy.share,
+        "privacy": asdict(strategy.privacy) if strategy.privacy else None,
         "accuracy": curve, "rounds": [asdict(done) for done in strategy.rounds],
         "classes": list(made.manifest.task.classes), "bytes_of_all_parts": sum(4 * p.size for p in first.values()),
         "bytes_of_network": 4 * sum(math.prod(p.shape) for p in bundle.manifest.plan.parameters),

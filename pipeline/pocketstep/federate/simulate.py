@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import CheckFailedError, MissingToolError
 from pocketstep_device.judge import per_class_mean
 from pocketstep_device.machine import Machine
+
+if TYPE_CHECKING:
+    from pocketstep.federate.privacy import Privacy
 
 OnRound = Callable[[int, float], None]
 STORE_BYTES = 256 * 2**20
@@ -31,6 +34,17 @@ def need_flower(engine: str) -> None:
         raise MissingToolError(f"{missing[0]} is not installed: pip install 'pocketstep[fleet]'")
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def private(part: FleetRecipe) -> Privacy | None:
+    """How the fleet's averages hide their devices; None where they do not.
+
+    Raises:
+        InputError: the noise is no positive number.
+    """
+    from pocketstep.federate.privacy import Privacy
+
+    return Privacy(part.noise, part.norm) if part.noise else None
 
 
 def fleet(
@@ -68,7 +82,8 @@ def fleet(
     shutil.rmtree(clients, ignore_errors=True)
     write_population(part, data, clients)
     strategy = PartsAverage(
-        part.method, part.share, min(2, part.clients), Defence() if part.defended else PLAIN, part.seed
+        part.method, part.share, min(2, part.clients), Defence() if part.defended else PLAIN, part.seed,
+        privacy=private(part),
     )  # fmt: skip
     judge = Judge(bundle, test, runtime)
     result: dict[str, Any] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
@@ -13,6 +14,7 @@ from flwr.serverapp.strategy import Strategy
 
 from pocketstep.federate.aggregate import Contribution, Defence, aggregate
 from pocketstep.federate.methods import check_method
+from pocketstep.federate.privacy import Privacy, hidden
 from pocketstep.federate.records import ARRAYS, CONFIG, contribution, from_arrays, to_arrays
 from pocketstep_device.errors import InputError
 
@@ -21,7 +23,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Round:
-    """What a round was: devices asked, used, rejected, silent or failed, scaled down; bytes of parts; classes found."""
+    """What a round was: devices asked, used, rejected, silent or failed, scaled down; bytes of parts; classes found.
+
+    ``own_accuracy`` is what devices say of their own held-back samples after their updates: their mean, 0 to 1; None
+    where nobody says.
+    """
 
     number: int
     asked: int
@@ -32,6 +38,7 @@ class Round:
     bytes_up: int = 0
     bytes_down: int = 0
     found: tuple[str, ...] = ()
+    own_accuracy: float | None = None
 
 
 class PartsAverage(Strategy):
@@ -44,6 +51,8 @@ class PartsAverage(Strategy):
         defence: see ``aggregate``.
         seed: of the choice of devices.
         seconds: how long a round waits for devices to come before it goes on with those there are.
+        privacy: noise that hides each device (see ``privacy``), with its own defence in place of ``defence``; None for
+            none.
 
     Attributes:
         rounds: what happened.
@@ -51,13 +60,14 @@ class PartsAverage(Strategy):
 
     def __init__(
         self, method: str = "critical-paths", share: float = 1.0, least: int = 1, defence: Defence | None = None,
-        seed: int = 0, seconds: float = 60.0,
+        seed: int = 0, seconds: float = 60.0, privacy: Privacy | None = None,
     ) -> None:  # fmt: skip
         check_method(method)
         if not 0 < share <= 1 or least < 1:
             raise InputError(f"a share of {share} of the devices and at least {least} cannot be asked: give 0 to 1")
         self.method, self.share, self.least = method, share, least
-        self.defence, self.seconds = defence or Defence(), seconds
+        self.privacy, self.seconds = privacy, seconds
+        self.defence = privacy.defence if privacy else defence or Defence()
         self.rounds: list[Round] = []
         self._random = random.Random(seed)
         self._current: dict[str, object] = {}
@@ -93,10 +103,14 @@ class PartsAverage(Strategy):
                 done.rejected += 1
                 log.warning("round %d: %s rejected: %s", server_round, message.metadata.src_node_id, error)
         outcome = aggregate(self._current, sent, server_round, self.defence)  # type: ignore[arg-type]
+        if self.privacy:
+            outcome.parts = hidden(outcome.parts, outcome.holders, self.privacy)
         done.rejected += len(outcome.rejected)
         done.used, done.clipped, done.found = len(sent) - len(outcome.rejected), len(outcome.clipped), outcome.found
         done.failed = done.asked - done.used - done.rejected
-        metrics = {k: v for k, v in asdict(done).items() if k not in ("number", "found")}
+        said = [c.own_accuracy for c in sent if c.sender not in outcome.rejected and c.own_accuracy is not None]
+        done.own_accuracy = statistics.fmean(said) if said else None
+        metrics = {k: v for k, v in asdict(done).items() if k not in ("number", "found") and v is not None}
         return to_arrays(outcome.parts), MetricRecord(metrics)
 
     def configure_evaluate(
@@ -111,7 +125,7 @@ class PartsAverage(Strategy):
 
     def summary(self) -> None:
         """One line for the log."""
-        log.info("%s, %g of the devices a round, %s", self.method, self.share, self.defence)
+        log.info("%s, %g of the devices a round, %s, %s", self.method, self.share, self.defence, self.privacy)
 
     def _nodes(self, grid: Grid) -> list[int]:
         import time

@@ -8,6 +8,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from pocketstep.federate.aggregate import PLAIN, Defence
+from pocketstep.federate.privacy import Privacy
 from pocketstep.federate.serve import serve
 from pocketstep.federate.strategy import PartsAverage
 from pocketstep_device.bundle import Bundle
@@ -25,6 +26,7 @@ def main(grid: Grid, context: Context) -> None:
     strategy = PartsAverage(
         str(config["method"]), float(config["share"]), int(config["least"]), Defence() if config["defended"] else PLAIN,
         seconds=float(config["patience"]),
+        privacy=Privacy(float(config["noise"]), float(config["norm"])) if config["noise"] else None,
     )  # fmt: skip
     bundle, out = Bundle.open(str(config["bundle"])), Path(str(config["out"]))
     serve(grid, bundle, out, strategy, int(config["rounds"]), seconds=float(config["seconds"]))

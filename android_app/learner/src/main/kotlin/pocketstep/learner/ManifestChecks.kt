@@ -20,6 +20,7 @@ private val PHASE_RANGES =
         "freeze" to 0.0..1.0,
         "channels" to 0.0..1.0,
         "new_paths" to 0.0..100.0,
+        "other_paths" to 0.0..100.0,
     )
 private const val IMAGE_RANK = 3
 private val PATH = Regex("[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")

@@ -19,6 +19,7 @@ public class Phase internal constructor(
     internal val freezeByLayer: Boolean get() = isTrue("freeze_by_layer")
     internal val channels: Double get() = hyper("channels") ?: 1.0
     internal val newPaths: Double get() = hyper("new_paths") ?: 1.0
+    internal val otherPaths: Double get() = hyper("other_paths") ?: 1.0
     internal val maxSteps: Int? get() = hyper("max_steps")?.toInt()
     internal val checks: Int get() = hyper("checks")?.toInt() ?: 0
     internal val balanced: Boolean get() = "balanced" !in values || isTrue("balanced")

@@ -129,7 +129,12 @@ internal class Trainer(
         }
         val paths = manifest.plan.paths
         if (paths.isNotEmpty()) {
-            val rates = FloatArray(slots) { if (known.data[it] > 0) 1f else phase.newPaths.toFloat() }
+            val seen = new.mapTo(HashSet()) { samples.labels[it] }
+            val rates =
+                FloatArray(slots) {
+                    val rate = if (known.data[it] > 0) 1f else phase.newPaths.toFloat()
+                    if (it in seen) rate else rate * phase.otherPaths.toFloat()
+                }
             parts += Masks.ofPaths(paths, values, names, rates)
         }
         return Masks.together(parts).mapKeys { "mask.${it.key}" }
