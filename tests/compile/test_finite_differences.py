@@ -183,6 +183,10 @@ def _with_channels(function: Function) -> Callable[[Draw], Case]:
     return case
 
 
+def _pair_mean(draw: Draw) -> Case:
+    return op.PairMean.apply, [(2 * draw(st.integers(1, 4)), draw(st.integers(1, 5)))]
+
+
 def _subsample(draw: Draw) -> Case:
     stride = pair(draw, 1, 3)
     return lambda x: op.Subsample.apply(x, stride), [a_map(draw)]
@@ -269,6 +273,7 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "Mish": of_map(op.Mish.apply),
     "Multiply": of_two(op.Multiply.apply),
     "Pad": _pad,
+    "PairMean": _pair_mean,
     "Pool": of_map(op.Pool.apply),
     "Power": _power,
     "Repeat": _repeat,
