@@ -14,16 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from pocketstep.compile import oracle_optimisers
-from pocketstep.compile.closed_form import (
-    STRIPS,
-    random_signs,
-    second_shape,
-    sketched,
-    transformed_width,
-    walsh,
-)
+from pocketstep.compile.closed_form import STRIPS, second_shape
 from pocketstep.compile.graph import aten
 from pocketstep.compile.heads import features_node
+from pocketstep.compile.joined_features import random_signs, sketched, transformed_width, walsh
 from pocketstep.compile.options import DEFAULT, StepOptions
 from pocketstep.compile.oracle_losses import losses
 from pocketstep.compile.signatures import LearningModel, Values
@@ -257,7 +251,7 @@ def _pairs(x: Tensor) -> Tensor:
 
 
 def random_matrix(width: int, size: int) -> Tensor:
-    """What ``closed_form.expanded`` multiplies with, (width, size), entry by entry."""
+    """What ``joined_features.expanded`` multiplies with, (width, size), entry by entry."""
     whole = transformed_width(width)
     right = 1 << (whole.bit_length() // 2)
     order = torch.arange(whole).reshape(whole // right, right).T.flatten()

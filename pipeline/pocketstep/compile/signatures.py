@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pocketstep.compile import closed_form, losses
+from pocketstep.compile import closed_form, joined_features, losses
 from pocketstep.compile.graph import Network, aten
 from pocketstep.compile.operators import PairMean, frozen, grid_pool, product
 from pocketstep.compile.walk import Kernels, Walk
@@ -96,7 +96,7 @@ class LearningModel:
         if self.expansion:
             return self.expansion
         width = int(self.plan.parameters[self.head_weight].shape[1])
-        return closed_form.sketched_size(width) + self.cells**2 * self.latent_shape[2]
+        return joined_features.sketched_size(width) + self.cells**2 * self.latent_shape[2]
 
     @property
     def head_weight(self) -> str:
@@ -129,7 +129,7 @@ class LearningModel:
         pooled = grid_pool(latent, self.cells) if self.cells else None
         if self.mirrored and pooled is not None:
             pooled = PairMean.apply(pooled)
-        return closed_form.joined_features(pooled, features, self.expansion, self.origin)
+        return joined_features.joined(pooled, features, self.expansion, self.origin)
 
 
 def trained_specs(model: LearningModel, prefix: str, source: str, meaning: str) -> list[Spec]:
