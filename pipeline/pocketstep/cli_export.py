@@ -52,7 +52,9 @@ def export(
     runtime: Annotated[str, typer.Option(help="which programs, between commas")] = "litert,executorch,coreml",
     mean: Annotated[str | None, typer.Option(help="a channel, of 0..1 (default: ImageNet's; grey 0.5)")] = None,
     std: Annotated[str | None, typer.Option(help="a channel, of 0..1 (default: ImageNet's; grey 0.5)")] = None,
-    replay: Annotated[int, typer.Option(help="pictures of each class that are replayed")] = 20,
+    replay: Annotated[
+        int, typer.Option(help="pictures of each class that are replayed; 0: no picture goes along")
+    ] = 20,
     held_back: Annotated[float, typer.Option(help="share of the pictures that only judge updates")] = 0.2,
     input_gradient: Annotated[Gradient, typer.Option(help="behind a trained centre")] = Gradient.exact,
     gradient_filter: Annotated[
@@ -132,4 +134,4 @@ def _pictures(folder: Path | None, request: Any, held_back: float) -> tuple[Data
 
     height, width, channels = request.input_shape
     everything = load_folder(folder, (height, width), channels, request.classes)
-    return everything.split(held_back, request.seed)
+    return everything.split(held_back, request.seed) if request.replay_per_class else (everything, None)

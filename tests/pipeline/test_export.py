@@ -20,6 +20,7 @@ from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import InputError
 from pocketstep_device.golden import replay
 from pocketstep_device.machine import Machine
+from pocketstep_device.tensors import read_tensors
 
 NETWORK = """
 import torch
@@ -85,6 +86,19 @@ def test_your_own_network_learns_a_class(workplace: Path) -> None:
     assert report.accepted
     right = [label == blue.classes[index] for label, index in zip(labels, blue.labels, strict=True)]
     assert sum(right) >= 30, labels
+
+
+def test_no_picture_goes_along(workplace: Path) -> None:
+    """They made the closed form's statistics, which is then all that a device learns by."""
+    options = ["--images", "pictures", "--replay", "0", "--mirrored", "--expansion", "64", "--runtime", "litert"]
+    done = CliRunner().invoke(app, [*COMMAND, *options, "--batch", "8"])
+    assert done.exit_code == 0, done.output
+    shipped = read_tensors(Bundle.open(workplace / "b.bundle").read("replay.safetensors"), "replay")[0]
+    assert len(shipped["labels"]) == 0
+    with Learner.open(workplace / "b.bundle", workplace / "state") as learner:
+        learner.add_class("blue")
+        learner.observe(load_folder(workplace / "pictures", (16, 16), 3, ["blue", "red", "green"]).images[:12], "blue")
+        assert [phase.phase for phase in learner.update().phases] == ["closed form"]
 
 
 def test_without_pictures_it_says_what_is_missing(workplace: Path) -> None:
