@@ -82,9 +82,8 @@ class Update:
     def run(self) -> tuple[UpdateReport, Values]:
         """All phases, then the choice; once the budget's time is up, those that would train nothing are left out.
 
-        ``auto`` trains nothing where it could not tell what that costs: it ends with the closed form then.
-
         Steps end early enough for the closed form of what they trained, at the pace that was measured until then.
+        ``auto`` trains nothing where it could not tell what that costs: it ends with the closed form then.
 
         Returns:
             The report, and the values to keep (the caller's own when nothing was accepted).
