@@ -105,7 +105,15 @@ def test_base_is_trained_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "steps"),
-    [("b50", 10), ("b50-mirrored", 10), ("b50-prepared", 10), ("b50-resnet18", 10), ("b50x10", 5), ("b0", 10)],
+    [
+        ("b50", 10),
+        ("b50-mirrored", 10),
+        ("b50-prepared", 10),
+        ("b50-resnet18", 10),
+        ("b50x10", 5),
+        ("b0", 10),
+        ("cameras", 10),
+    ],
 )
 def test_recipes_that_come_along(name: str, steps: int) -> None:
     recipe = recipes.load(f"cifar100-{name}")

@@ -22,7 +22,7 @@ from pocketstep.weights import load_network
 from pocketstep_device.errors import InputError
 
 MODELS = Path(__file__).parents[2] / "models"
-ACCURACY = "cifar100-b"  # recipes of another command begin so; they have tests of their own
+ACCURACY = "cifar100-"  # recipes of another command begin so; they have tests of their own
 TARGETS = "targets"  # no recipe: where bundles are validated
 CLASSES = tuple("abcd")
 
