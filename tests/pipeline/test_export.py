@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,15 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from pocketstep.cli import app
+from pocketstep.cli_export import _pictures
 from pocketstep.pictures import load_folder
+from pocketstep.request import Request
 from pocketstep.user_model import default_normalisation, input_size, load_model, read_classes
 from pocketstep_device import Learner
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import InputError
 from pocketstep_device.golden import replay
 from pocketstep_device.machine import Machine
-from pocketstep_device.tensors import read_tensors
 
 NETWORK = """
 import torch
@@ -89,16 +91,15 @@ def test_your_own_network_learns_a_class(workplace: Path) -> None:
 
 
 def test_no_picture_goes_along(workplace: Path) -> None:
-    """They made the closed form's statistics, which is then all that a device learns by."""
-    options = ["--images", "pictures", "--replay", "0", "--mirrored", "--expansion", "64", "--runtime", "litert"]
-    done = CliRunner().invoke(app, [*COMMAND, *options, "--batch", "8"])
-    assert done.exit_code == 0, done.output
-    shipped = read_tensors(Bundle.open(workplace / "b.bundle").read("replay.safetensors"), "replay")[0]
-    assert len(shipped["labels"]) == 0
-    with Learner.open(workplace / "b.bundle", workplace / "state") as learner:
-        learner.add_class("blue")
-        learner.observe(load_folder(workplace / "pictures", (16, 16), 3, ["blue", "red", "green"]).images[:12], "blue")
-        assert [phase.phase for phase in learner.update().phases] == ["closed form"]
+    """With ``--replay 0``: all of them make the closed form's statistics, none judges."""
+    request = Request("b", ("red", "green"), (16, 16, 3), (0.5,) * 3, (0.5,) * 3)
+    shown, judging = _pictures(workplace / "pictures", replace(request, replay_per_class=0), 0.2)
+    assert shown is not None
+    assert (len(shown), judging) == (24, None)
+    shown, judging = _pictures(workplace / "pictures", request, 0.25)
+    assert shown is not None
+    assert judging is not None
+    assert (len(shown), len(judging)) == (18, 6)
 
 
 def test_without_pictures_it_says_what_is_missing(workplace: Path) -> None:
