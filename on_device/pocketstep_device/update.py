@@ -99,10 +99,8 @@ class Update:
         for index, phase in enumerate(self.schedule.phases):
             self.meter.reserve = pace.beside_steps(self.schedule.phases[index:])
             needed = phase["kind"] == "solve" and trained  # a head for what was trained is worth its time
-            if candidates and not needed and not self.meter.has_time():
+            if candidates and (self._ends_closed or not (needed or self.meter.has_time())):
                 continue
-            if candidates and self._ends_closed:
-                break
             began, self.trainer.loss, self.trainer.steps = self.meter.seconds, math.nan, 0
             values = self._phase(phase, values)
             if phase["kind"] == "solve" and not phase.get("refresh"):

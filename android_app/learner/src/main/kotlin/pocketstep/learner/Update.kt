@@ -56,8 +56,7 @@ internal class Update(
         for ((index, phase) in schedule.phases.withIndex()) {
             meter.reserve = pace.besideSteps(schedule.phases.drop(index))
             val isNeeded = phase.kind == Phases.SOLVE && trained // a head for what was trained is worth its time
-            if (candidates.isNotEmpty() && !isNeeded && !meter.hasTime()) continue
-            if (candidates.isNotEmpty() && endsClosed) break
+            if (candidates.isNotEmpty() && (endsClosed || !(isNeeded || meter.hasTime()))) continue
             val began = meter.seconds
             val outcome = phases.run(phase, current)
             current = outcome.values
