@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -162,9 +163,7 @@ def compress(
     from pocketstep.bench.tables import machine_line
     from pocketstep.console import Console
 
-    parts = _names(only) or []
-    if unknown := [part for part in parts if part not in PARTS]:
-        raise InputError(f"--only names '{unknown[0]}'; choose among {', '.join(PARTS)}")
+    parts = _parts(only, PARTS)
     with Console(quiet=as_json) as console:
         result = Study(recipe, out, data, console).measure(parts)
     plot(result, out / "compress.png")
@@ -196,9 +195,7 @@ def fleet(
     from pocketstep.bench.tables import machine_line
     from pocketstep.console import Console
 
-    parts = _names(only) or []
-    if unknown := [part for part in parts if part not in PARTS]:
-        raise InputError(f"--only names '{unknown[0]}'; choose among {', '.join(PARTS)}")
+    parts = _parts(only, PARTS)
     with Console(quiet=as_json) as console:
         result = FleetStudy(recipe, out, data, console, processes=processes).measure(parts)
     plots = draw(result, out)
@@ -251,6 +248,14 @@ def inspect(
         _print(part)
     if html:
         typer.echo(f"{html} shows the same with a picture")
+
+
+def _parts(only: str, known: Sequence[str]) -> list[str]:
+    """What ``--only`` asks for, of a study's parts."""
+    parts = _names(only) or []
+    if unknown := [part for part in parts if part not in known]:
+        raise InputError(f"--only names '{unknown[0]}'; choose among {', '.join(known)}")
+    return parts
 
 
 def _names(text: str | None) -> list[str] | None:

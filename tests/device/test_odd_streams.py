@@ -14,14 +14,22 @@ from pocketstep_device import InputError, Learner
 
 Images = npt.NDArray[np.uint8]
 Open = Callable[..., Learner]
+Pictures = tuple[dict[str, Images], dict[str, Images]]
+"""Training and test images by class."""
 NEW, SPARE = "9", 100
 
 
 @pytest.fixture(scope="module")
-def pictures(digits: Any) -> tuple[dict[str, Images], dict[str, Images]]:
+def pictures(digits: Any) -> Pictures:
     """Training and test images by class."""
     train, test = ({n: d.images[d.labels == c] for c, n in enumerate(d.classes)} for d in digits)
     return train, test
+
+
+@pytest.fixture(scope="module")
+def old(pictures: Pictures) -> dict[str, Images]:
+    """Test images of the classes that the bundle knows."""
+    return {n: images for n, images in pictures[1].items() if n != NEW}
 
 
 def share(learner: Learner, images: Images, name: str) -> float:
@@ -32,10 +40,9 @@ def mean(learner: Learner, test: dict[str, Images]) -> float:
     return float(np.mean([share(learner, images, name) for name, images in test.items()]))
 
 
-def test_wrong_labels(open_learner: Open, pictures: tuple[dict[str, Images], dict[str, Images]]) -> None:
+def test_wrong_labels(open_learner: Open, pictures: Pictures, old: dict[str, Images]) -> None:
     """Every fourth picture of the new class is of others: it is learned, and the others stay."""
     train, test = pictures
-    old = {n: images for n, images in test.items() if n != NEW}
     learner = open_learner()
     before = mean(learner, old)
     learner.add_class(NEW)
@@ -47,10 +54,9 @@ def test_wrong_labels(open_learner: Open, pictures: tuple[dict[str, Images], dic
     assert mean(learner, old) > before - 0.05
 
 
-def test_one_picture(open_learner: Open, pictures: tuple[dict[str, Images], dict[str, Images]]) -> None:
+def test_one_picture(open_learner: Open, pictures: Pictures, old: dict[str, Images]) -> None:
     """No held-back picture can judge it; the others stay, and the one picture is known."""
-    train, test = pictures
-    old = {n: images for n, images in test.items() if n != NEW}
+    train, _ = pictures
     learner = open_learner()
     before = mean(learner, old)
     learner.add_class(NEW)
@@ -60,7 +66,7 @@ def test_one_picture(open_learner: Open, pictures: tuple[dict[str, Images], dict
     assert mean(learner, old) > before - 0.05
 
 
-def test_the_same_pictures_again(open_learner: Open, pictures: tuple[dict[str, Images], dict[str, Images]]) -> None:
+def test_the_same_pictures_again(open_learner: Open, pictures: Pictures) -> None:
     """They teach nothing new, and count once."""
     train, _ = pictures
     learner = open_learner()
@@ -73,12 +79,9 @@ def test_the_same_pictures_again(open_learner: Open, pictures: tuple[dict[str, I
     np.testing.assert_array_equal(learner._values["count"], count)
 
 
-def test_known_classes_under_another_camera(
-    open_learner: Open, pictures: tuple[dict[str, Images], dict[str, Images]]
-) -> None:
+def test_known_classes_under_another_camera(open_learner: Open, pictures: Pictures, old: dict[str, Images]) -> None:
     """Darker and without contrast: an update helps there and leaves the old pictures as they were."""
-    train, test = pictures
-    old = {n: images for n, images in test.items() if n != NEW}
+    train, _ = pictures
 
     def dim(images: Images) -> Images:
         return (images // 6 + 10).astype(np.uint8)

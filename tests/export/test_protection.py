@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nine_digits import SHAPE, trained
 
 from pocketstep_device import Learner
 from pocketstep_device.bundle import Bundle
@@ -22,20 +23,12 @@ def protected(tmp_path_factory: pytest.TempPathFactory, digits: Any) -> Path:
     """Nine digits, every loss, Adam, projections; a network of one epoch."""
     from pocketstep.assemble import build_bundle
     from pocketstep.compile.options import LOSSES, StepOptions
-    from pocketstep.data import normalisation
     from pocketstep.export.run import Exporters
-    from pocketstep.networks import ResidualNet
     from pocketstep.request import Request
-    from pocketstep.training import fit
 
-    train = digits[0].select(range(9))
-    mean, std = normalisation(train)
-    net = ResidualNet(9, 1, (8, 16), 1)
-    fit(net, train, epochs=3, batch=64, learning_rate=0.1, seed=0, mean=mean, std=std, augment=False)
+    net, train, normalisation = trained(digits)
     step = StepOptions(optimiser="adam", losses=LOSSES, projection="matrix", clip=True)
-    request = Request(
-        "protected", train.classes, (16, 16, 1), mean, std, "centre", "group1", spare_classes=2, step=step
-    )
+    request = Request("protected", train.classes, SHAPE, *normalisation, "centre", "group1", spare_classes=2, step=step)
     request = replace(request, replay_per_class=8)
     target = tmp_path_factory.mktemp("protected") / "protected.bundle"
     with Exporters(["litert", "executorch"]) as exporters:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nine_digits import SHAPE, trained
 
 from pocketstep_device import Learner
 from pocketstep_device.bundle import Bundle
@@ -18,18 +19,12 @@ from pocketstep_device.machine import Machine
 def bare(tmp_path_factory: pytest.TempPathFactory, digits: Any) -> Path:
     """Nine digits, no replay, nothing held back; a network of three epochs."""
     from pocketstep.assemble import build_bundle
-    from pocketstep.data import normalisation
     from pocketstep.export.run import Exporters
-    from pocketstep.networks import ResidualNet
     from pocketstep.request import Request
-    from pocketstep.training import fit
 
-    train = digits[0].select(range(9))
-    mean, std = normalisation(train)
-    net = ResidualNet(9, 1, (8, 16), 1)
-    fit(net, train, epochs=3, batch=64, learning_rate=0.1, seed=0, mean=mean, std=std, augment=False)
+    net, train, normalisation = trained(digits)
     request = Request(
-        "bare", train.classes, (16, 16, 1), mean, std, "centre", "group1", spare_classes=2, expansion=256,
+        "bare", train.classes, SHAPE, *normalisation, "centre", "group1", spare_classes=2, expansion=256,
         mirrored=True, replay_per_class=0,
     )  # fmt: skip
     target = tmp_path_factory.mktemp("bare") / "bare.bundle"

@@ -9,45 +9,30 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pocketstep.bench.accuracy.base import MEAN, STD, architecture
 from pocketstep.bench.accuracy.incremental import Result
 from pocketstep.bench.accuracy.material import Material
-from pocketstep.bench.accuracy.stream import Course, per_class
+from pocketstep.bench.accuracy.stream import Course, first_classes, per_class
 from pocketstep.data import Dataset
 from pocketstep.networks import ResidualNet
 from pocketstep.parallel import best_device
+from pocketstep.rivals import SoftLogits
 from pocketstep.training import evaluate, fit
 
 FINE_TUNING = "full-fine-tuning"
 EPOCHS, RATE, TEMPERATURE = 4, 0.05, 2.0
 
 
-class Distilled:
-    """Cross-entropy, and distillation of the known classes from the network before (LwF with exemplars; iCaRL)."""
-
-    def __init__(self, before: nn.Module, known: int) -> None:
-        self.before, self.known = before.eval(), known
-
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Images (B, C, H, W), labels (B,) -> scalar."""
-        logits: Tensor = model(images).float()
-        with torch.no_grad():
-            targets = (self.before(images)[:, : self.known].float() / TEMPERATURE).softmax(1)
-        said = (logits[:, : self.known] / TEMPERATURE).log_softmax(1)
-        kept = -(targets * said).sum(1).mean() * TEMPERATURE**2
-        total: Tensor = nn.functional.cross_entropy(logits, labels) + kept * self.known / logits.shape[1]
-        return total
-
-
 def fine_tuned(material: Material, seen: list[int], tell: Callable[[str], None]) -> Result:
     """Each experience: every layer, ``EPOCHS`` passes over its images and the settings' exemplars of every known class.
 
-    A new class's exemplars are chosen at random when it has been learned. Kept are exemplars as uint8 images.
+    With distillation from the network before, its share that of the known classes (BiC, Wu et al. 2019). A
+    new class's exemplars are chosen at random when it has been learned. Kept are exemplars as uint8 images.
     """
     net, title = material.base(), "full fine-tuning, PyTorch"
-    exemplars = _first(material.train, seen[0]).per_class(material.settings.replay_per_class, 0)
+    exemplars = first_classes(material.train, seen[0]).per_class(material.settings.replay_per_class, 0)
     result = Result(FINE_TUNING, title, Course([_accuracies(net, material.test, seen[0])]))
     for known, after in itertools.pairwise(seen):
         both = _with_new(exemplars, material.train, range(known, after))
@@ -56,7 +41,7 @@ def fine_tuned(material: Material, seen: list[int], tell: Callable[[str], None])
         fit(
             net.to(best_device()), both, epochs=EPOCHS, batch=128, learning_rate=RATE, seed=material.settings.seed,
             mean=MEAN, std=STD, augment=True, shift=4, mirror=True, schedule="one-cycle", precision="bfloat16",
-            loss=Distilled(before.to(best_device()), known),
+            loss=SoftLogits(before.to(best_device()), TEMPERATURE, known / after),
         )  # fmt: skip
         result.seconds.append(time.perf_counter() - start)
         net = net.eval().cpu()
@@ -65,11 +50,6 @@ def fine_tuned(material: Material, seen: list[int], tell: Callable[[str], None])
         result.bytes = exemplars.images.nbytes
         tell(f"{title}: {result.course.curve[-1]:.1%} of {after} classes")
     return result
-
-
-def _first(data: Dataset, known: int) -> Dataset:
-    rows = data.labels < known
-    return Dataset(data.images[rows], data.labels[rows], data.classes[:known])
 
 
 def _with_new(exemplars: Dataset, data: Dataset, labels: range) -> Dataset:
@@ -91,5 +71,5 @@ def _with_classes(net: ResidualNet, network: str, classes: int) -> ResidualNet:
 
 
 def _accuracies(net: nn.Module, test: Dataset, known: int) -> npt.NDArray[np.float64]:
-    judged = _first(test, known)
+    judged = first_classes(test, known)
     return per_class(evaluate(net, judged, MEAN, STD).argmax(1), judged.labels, known)

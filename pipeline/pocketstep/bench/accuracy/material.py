@@ -13,7 +13,7 @@ from torch import Tensor
 from pocketstep.assemble import build_bundle
 from pocketstep.bench.accuracy.base import MEAN, STD, base_network
 from pocketstep.bench.accuracy.incremental import Encoded
-from pocketstep.bench.accuracy.stream import reordered
+from pocketstep.bench.accuracy.stream import first_classes, reordered
 from pocketstep.compile.options import StepOptions
 from pocketstep.data import Dataset
 from pocketstep.export.run import Exporters
@@ -84,8 +84,7 @@ class Material:
     def cloud(self) -> tuple[Dataset, Dataset]:
         """The base classes' images: what the cloud trains with, and what it holds back."""
         s = self.settings
-        known = self.train.labels < s.first
-        base = Dataset(self.train.images[known], self.train.labels[known], self.train.classes[: s.first])
+        base = first_classes(self.train, s.first)
         rows = np.random.RandomState(s.seed).permutation(len(base))
         count = round(HELD_BACK * len(base))
         parts = (np.sort(rows[count:]), np.sort(rows[:count]))

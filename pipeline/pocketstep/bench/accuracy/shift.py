@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pocketstep.bench.accuracy.material import Material, Settings
-from pocketstep.bench.accuracy.stream import per_class
+from pocketstep.bench.accuracy.stream import first_classes, per_class
 from pocketstep.camera import CAMERAS
 from pocketstep.data import Dataset
 from pocketstep_device import Budget, Learner
@@ -54,7 +54,7 @@ def measure(
     rows: list[dict[str, Any]] = []
     for cut in cuts:
         material = Material.of(train, test, replace(settings, cut=cut), folder, tell)
-        probes = _of_classes(material.test, known).per_class(test_per_class or len(test), 0)
+        probes = first_classes(material.test, known).per_class(test_per_class or len(test), 0)
         pupils, _ = material.cloud
         few = pupils.per_class(shown, settings.seed)
         for variant in variants:
@@ -87,11 +87,6 @@ def measure(
         "runtime": runtime,
         "rows": rows,
     }
-
-
-def _of_classes(data: Dataset, known: int) -> Dataset:
-    rows = data.labels < known
-    return Dataset(data.images[rows], data.labels[rows], data.classes[:known])
 
 
 def _accuracy(learner: Learner, latents: Any, probes: Dataset) -> float:

@@ -50,6 +50,12 @@ def reordered(data: Dataset, seed: int) -> Dataset:
     return Dataset(data.images, rank[data.labels], tuple(data.classes[i] for i in order))
 
 
+def first_classes(data: Dataset, known: int) -> Dataset:
+    """Images of classes 0 to ``known`` - 1."""
+    rows = data.labels < known
+    return Dataset(data.images[rows], data.labels[rows], data.classes[:known])
+
+
 def experiences(seen: list[int]) -> Iterator[range]:
     """Class numbers of each experience after the base."""
     for before, after in itertools.pairwise(seen):

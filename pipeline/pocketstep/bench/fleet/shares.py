@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -25,7 +26,7 @@ def single_rows(study: FleetStudy, network: nn.Module) -> list[Row]:
         return {**found, "class": name}
 
     names = study.material.cloud.classes
-    return [study.row(f"single-{i}", lambda name=name: measured(name)) for i, name in enumerate(names)]  # type: ignore[misc]
+    return [study.row(f"single-{i}", partial(measured, name)) for i, name in enumerate(names)]
 
 
 def specialised_row(study: FleetStudy, network: nn.Module, classes: Sequence[str]) -> Row:
