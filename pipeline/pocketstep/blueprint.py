@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from pocketstep import targets
 from pocketstep.compile import projection, training
 from pocketstep.compile import signatures as sig
+from pocketstep.compile.class_covariances import count_directions, directions_of, with_places
 from pocketstep.compile.graph import module_path
+from pocketstep.compile.operators import Pair
 from pocketstep.compile.quantised import round_prefix
 from pocketstep.compile.sharing import compact_convolutions
 from pocketstep.compile.signatures import LearningModel, Quantisation, Signature
@@ -25,6 +27,10 @@ from pocketstep.recipe import Recipe
 from pocketstep.request import Request
 from pocketstep.training import prepare
 from pocketstep_device.errors import InputError
+
+GRIDS: tuple[Pair, ...] = ((4, 4), (4, 2), (2, 2), (2, 1))
+"""That pool a latent: rows before columns, for pictures differ more from top to bottom than from left to right."""
+POOLED = 256
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ def request_of(recipe: Recipe, data: Dataset, decoupling: Decoupling | None = No
     return Request(
         recipe.name, data.classes, (height, width, channels), mean, std, cast(Preset, recipe.plan.preset),
         recipe.plan.cut or None, spare_classes=recipe.plan.spare_classes, pooled_cells=recipe.plan.pooled_cells,
-        expansion=recipe.plan.expansion, mirrored=recipe.plan.mirrored,
+        expansion=recipe.plan.expansion, directions=recipe.plan.directions, mirrored=recipe.plan.mirrored,
         roles=[(layer, "full") for layer in decoupling.layers] if decoupling else (),
         batch=recipe.plan.batch, replay_per_class=recipe.replay.per_class, seed=recipe.data.seed,
     )  # fmt: skip
@@ -72,6 +78,9 @@ def plan_student(student: nn.Module, request: Request, data: Dataset | None) -> 
         features = targets.joined_features(model, trained, data.images)
         model = replace(model, origin=features.mean(0))
         features = features - model.origin
+        model = replace(model, directions=_directions(request, features))
+        if model.directions is not None:
+            features = with_places(features, model.directions)
     batch = request.batch
     made = [
         sig.encode(model, batch),
@@ -87,6 +96,13 @@ def plan_student(student: nn.Module, request: Request, data: Dataset | None) -> 
         made.append(sig.plain(model, batch))
     state = targets.initial_state(model, request, trained, data, features)
     return Blueprint(request, model, {s.name: s for s in made}, state, decoupling_of(student))
+
+
+def _directions(request: Request, features: Tensor) -> Tensor | None:
+    if request.expansion:
+        return None
+    found = directions_of(features, count_directions(request.directions, features.shape[1], request.slots))
+    return found if len(found) else None
 
 
 def learning_model(student: nn.Module, request: Request, images: Images) -> LearningModel:
@@ -115,29 +131,31 @@ def learning_model(student: nn.Module, request: Request, images: Images) -> Lear
     model = LearningModel(
         network, plan, Quantisation.of(latent), request.mean, request.std, request.input_shape,
         (latent.shape[1] * (2 if request.mirrored else 1), latent.shape[2], latent.shape[3]), cells, torch.zeros(()),
-        kernels, request.expansion, request.mirrored,
+        kernels=kernels, expansion=request.expansion, mirrored=request.mirrored,
     )  # fmt: skip
-    return replace(model, origin=torch.zeros(model.closed_size))
+    return replace(model, origin=torch.zeros(model.joined_size))
 
 
-def choose_cells(wanted: int | None, height: int, width: int, channels: int, cut: str) -> int:
-    """Cells a side of the grid that pools the latent: as asked for, or the most of 4, 2, 1 within 512 values.
+def choose_cells(wanted: int | None, height: int, width: int, channels: int, cut: str) -> Pair:
+    """Rows and columns of the grid that pools the latent: as many a side as asked for, or the most of ``GRIDS``
+    within ``POOLED`` values.
 
-    0 for a latent of one pixel, which is (nearly) the penultimate features.
+    None for a latent of one pixel, which is (nearly) the penultimate features.
 
     Raises:
         InputError: the number asked for does not divide the latent's sides.
     """
     if wanted is None:
         if height * width == 1:
-            return 0
-        return next((n for n in (4, 2) if height % n == width % n == 0 and n * n * channels <= 512), 1)
+            return 0, 0
+        fits = (g for g in GRIDS if height % g[0] == width % g[1] == 0 and g[0] * g[1] * channels <= POOLED)
+        return next(fits, (1, 1))
     if height % wanted or width % wanted:
         raise InputError(
             f"{wanted} pooled cells do not divide the latent's {height} x {width} pixels after '{cut}'; "
             "choose a divisor (plan.pooled_cells in a recipe)"
         )
-    return wanted
+    return wanted, wanted
 
 
 def made_up_images(shape: tuple[int, int, int], count: int = 64) -> Images:

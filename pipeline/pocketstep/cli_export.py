@@ -66,6 +66,10 @@ def export(
     project: Annotated[bool, typer.Option("--project", help="the step can project updates (CsKO)")] = False,
     int8_prefix: Annotated[bool, typer.Option("--int8-prefix", help="int8 weights before the cut")] = False,
     expansion: Annotated[int, typer.Option(help="random features of the closed-form head (ACIL); 0: none")] = 0,
+    directions: Annotated[
+        int | None,
+        typer.Option(help="in which classes have covariances of their own; 0: none (default: what fits a MiB)"),
+    ] = None,
     mirrored: Annotated[
         bool, typer.Option("--mirrored", help="look at mirror images, too: surer, twice the time and latents")
     ] = False,
@@ -100,6 +104,7 @@ def export(
         step=_options(optimiser, losses, clip, project),
         replay_per_class=replay,
         expansion=expansion,
+        directions=directions,
         mirrored=mirrored,
         prefix_bits=8 if int8_prefix else 32,
         plain=plain,

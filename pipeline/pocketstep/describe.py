@@ -65,6 +65,7 @@ def manifest_of(blueprint: Blueprint, reports: Mapping[str, Report]) -> dict[str
             statistics=bool(blueprint.state["count"].any()),
             options=blueprint.request.step,
             paths=blueprint.decoupling is not None,
+            directions=model.directions is not None,
         ),
         "cost": cost(
             model.network, plan, 1 if request.step.optimiser == "sgd" else 2, 2 if model.mirrored else 1
@@ -78,7 +79,8 @@ def manifest_of(blueprint: Blueprint, reports: Mapping[str, Report]) -> dict[str
 
 def hyper_of(blueprint: Blueprint) -> dict[str, Any]:
     """The hyper-parameters that this plan has, see ``schedules.hyper``."""
-    return hyper(blueprint.request.step, blueprint.model.plan.trained_groups.values())
+    model = blueprint.model
+    return hyper(blueprint.request.step, model.plan.trained_groups.values(), directions=model.directions is not None)
 
 
 def _parameters(blueprint: Blueprint) -> list[dict[str, Any]]:

@@ -100,7 +100,7 @@ def record(
     labelled = _batch(recorder, "statistics", samples, generator)
     recorder.call("statistics", labels=labelled["labels"], label_weights=labelled["label_weights"])
     recorder.call("solve", shrinkage=torch.tensor([SHRINKAGE]), ridge=torch.ones(1))
-    recorder.call("solve", ridge=torch.zeros(1))
+    recorder.call("solve", ridge=torch.zeros(1), own=torch.ones(1))
     recorder.call("classify", blend=torch.ones(1))
     zeros = {spec.name: torch.zeros(spec.shape) for spec in signatures["score"].inputs if spec.source == "statistics"}
     recorder.fresh.update(zeros)

@@ -181,7 +181,8 @@ class MeasuresRecipe:
 class PlanRecipe:
     """Roles, cut, room for new classes, and the batch that the programs are made for.
 
-    ``expansion`` (random features of the closed form) and ``mirrored`` (looks at mirror images, too): see ``Request``.
+    ``expansion`` (random features of the closed form), ``directions`` (of classes' own covariances) and ``mirrored``
+    (looks at mirror images, too): see ``Request``.
     """
 
     preset: str
@@ -190,6 +191,7 @@ class PlanRecipe:
     pooled_cells: int
     batch: int
     expansion: int = 0
+    directions: int | None = None
     mirrored: bool = False
 
 

@@ -18,7 +18,7 @@ from pocketstep.recipe import (
     TrainingRecipe,
     TransferRecipe,
 )
-from pocketstep.request import MOST_EXPANSION
+from pocketstep.request import MOST_EXPANSION, check_directions
 from pocketstep.schedules import schedules
 from pocketstep.sources import NAMES
 from pocketstep_device.errors import InputError
@@ -53,6 +53,7 @@ def check_recipe(recipe: Recipe) -> None:
     between("plan.spare_classes", recipe.plan.spare_classes, 1, 10_000)
     between("plan.pooled_cells", recipe.plan.pooled_cells, 1, 64)
     between("plan.expansion", recipe.plan.expansion, 0, MOST_EXPANSION)
+    check_directions(recipe.plan.directions, recipe.plan.expansion)
     between("plan.batch", recipe.plan.batch, 1, 4096)
     _among("plan.preset", recipe.plan.preset, PRESETS)
     between("replay.per_class", recipe.replay.per_class, 2, 100_000)

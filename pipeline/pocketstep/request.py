@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pocketstep.compile.class_covariances import MOST_DIRECTIONS
 from pocketstep.compile.options import StepOptions
+from pocketstep.compile.strips import STRIPS
 from pocketstep.plan import InputGradient, Preset, Role
 from pocketstep_device.errors import InputError
 
 LEAST_EXPANSION, MOST_EXPANSION = 16, 8192
 """Random features: as many make a second moment of up to 150 MB."""
+
+
+def check_directions(directions: int | None, expansion: int) -> None:
+    """That so many directions can be had, beside so many random features.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if directions is not None and directions not in range(0, MOST_DIRECTIONS + 1, STRIPS):
+        raise InputError(
+            f"covariances of classes' own in {directions} directions are not offered; choose a multiple of {STRIPS} "
+            f"up to {MOST_DIRECTIONS}, or 0 for none"
+        )
+    if expansion and directions:
+        raise InputError("random features (expansion) and directions are not offered together; choose one of them")
 
 
 @dataclass(frozen=True)
@@ -26,6 +43,8 @@ class Request:
         spare_classes: class slots for what devices learn.
         pooled_cells: the closed-form head also sees the latent pooled over cells x cells; None chooses.
         expansion: the closed-form head sees so many random features of what it would see (ACIL); 0: none.
+        directions: along so many, in eights, the closed form gives each class a covariance of its own; 0: along none;
+            None chooses.
         mirrored: an image and its mirror image are encoded, and their logits and features averaged.
         batch: of every program.
         step: what the ``step`` program can do.
@@ -52,6 +71,7 @@ class Request:
     spare_classes: int = 8
     pooled_cells: int | None = None
     expansion: int = 0
+    directions: int | None = None
     mirrored: bool = False
     batch: int = 32
     step: StepOptions = field(default_factory=StepOptions)
@@ -79,6 +99,7 @@ class Request:
                 f"an expansion to {self.expansion} random features is not offered; choose 0 for none, or "
                 f"{LEAST_EXPANSION} to {MOST_EXPANSION}"
             )
+        check_directions(self.directions, self.expansion)
         if self.mirrored and self.step.projection != "none":
             raise InputError("mirrored images and a projected step are not offered together; choose one of them")
         if self.prefix_bits not in (8, 32):

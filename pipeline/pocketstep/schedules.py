@@ -15,7 +15,8 @@ from pocketstep.compile.options import DEFAULT, StepOptions
 SHRINKAGE = 0.05
 NEW_PATHS = 10.0
 """How much faster the paths of new classes learn (TeAM, section 3.2)."""
-SOLVE: dict[str, Any] = {"kind": "solve", "name": "closed form", "shrinkage": SHRINKAGE}
+LINEAR: dict[str, Any] = {"kind": "solve", "name": "closed form", "shrinkage": SHRINKAGE}
+SOLVE: dict[str, Any] = {**LINEAR, "own": 1.0}
 NEW: dict[str, Any] = {
     "kind": "train",
     "name": "A: new data",
@@ -44,12 +45,14 @@ ENHANCE = {**REPLAY, "name": "enhance", "epochs": 20, "max_steps": 160, "learnin
 AGAIN: dict[str, Any] = {**SOLVE, "name": "closed form again", "refresh": True}
 
 
-def schedules(*, statistics: bool = True, options: StepOptions = DEFAULT, paths: bool = False) -> dict[str, Any]:
+def schedules(
+    *, statistics: bool = True, options: StepOptions = DEFAULT, paths: bool = False, directions: bool = True
+) -> dict[str, Any]:
     """Name -> meaning, phases, and when the result is kept (manifest's ``schedules``).
 
     Without ``statistics`` of the cloud's classes there is no closed form: it would know the new class only.
     ``options`` that the step lacks (projection, prototypes) leave out what needs them. With ``paths`` those of new
-    classes learn faster in every phase.
+    classes learn faster in every phase. Without ``directions`` no class has a covariance of its own.
     """
     every = {**_BASIC, **(_protected(options) if options.projection != "none" else {})}
     if options.with_teacher:
@@ -64,6 +67,8 @@ def schedules(*, statistics: bool = True, options: StepOptions = DEFAULT, paths:
             {**ENHANCE, "other_paths": 0.0}, checked=True,
         )  # fmt: skip
         every = {n: {**s, "phases": [_new_paths_faster(p) for p in s["phases"]]} for n, s in every.items()}
+    if not directions:
+        every = {n: {**s, "phases": [_linear(p) for p in s["phases"]]} for n, s in every.items()}
     if statistics:
         return every
     trained = {n: {**s, "phases": [p for p in s["phases"] if p["kind"] == "train"]} for n, s in every.items()}
@@ -72,6 +77,10 @@ def schedules(*, statistics: bool = True, options: StepOptions = DEFAULT, paths:
 
 def _new_paths_faster(phase: dict[str, Any]) -> dict[str, Any]:
     return {**phase, "new_paths": NEW_PATHS} if phase["kind"] == "train" else phase
+
+
+def _linear(phase: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in phase.items() if key != "own"}
 
 
 def _schedule(meaning: str, *phases: dict[str, Any], checked: bool = False) -> dict[str, Any]:
@@ -89,17 +98,21 @@ _BASIC: dict[str, Any] = {
         "the phase that does best on held-back samples",
         SOLVE, NEW, {**REPLAY, "checks": 4}, AGAIN, checked=True,
     ),
-    "closed-form": _schedule("streaming LDA on frozen features", SOLVE),
+    "closed-form": _schedule(
+        "a discriminant on frozen features, quadratic in the directions in which classes have covariances of their own",
+        SOLVE,
+    ),
+    "linear": _schedule("streaming LDA on frozen features: one covariance of all classes", LINEAR),
     "ridge": _schedule(
         "ridge regression on frozen features",
-        {**SOLVE, "name": "ridge regression", "ridge": 1.0, "shrinkage": 0.003},
+        {**LINEAR, "name": "ridge regression", "ridge": 1.0, "shrinkage": 0.003},
     ),
     "nearest-mean": _schedule(
-        "nearest class mean on frozen features", {**SOLVE, "name": "nearest mean", "shrinkage": 1.0}
+        "nearest class mean on frozen features", {**LINEAR, "name": "nearest mean", "shrinkage": 1.0}
     ),
     "closed-form-new": _schedule(
         "streaming LDA that only knows the new images: a baseline under another camera",
-        {**SOLVE, "name": "closed form, new images", "refresh": True, "rows": "new", "shrinkage": 0.3},
+        {**LINEAR, "name": "closed form, new images", "refresh": True, "rows": "new", "shrinkage": 0.3},
     ),
     "centre-taps": _schedule("phases A and B, then the closed form on what they learned", NEW, REPLAY, AGAIN),
     "enhance": _schedule(
@@ -151,12 +164,19 @@ def _protected(options: StepOptions) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def hyper(options: StepOptions, groups: Iterable[str]) -> dict[str, Any]:
+def hyper(options: StepOptions, groups: Iterable[str], *, directions: bool = False) -> dict[str, Any]:
     """Name -> default, range and meaning (manifest's ``hyper``): the step's, and the closed form's."""
     closed = {
         "shrinkage": (SHRINKAGE, 0.0, 1.0, "share of the identity in the closed form's covariance"),
-        "ridge": (0.0, 0.0, 1.0, "closed form: 0 linear discriminant, 1 ridge regression"),
+        "ridge": (0.0, 0.0, 1.0, "closed form: 0 discriminant, 1 ridge regression"),
     }
+    if directions:
+        closed["own"] = (
+            0.0,
+            0.0,
+            1.0,
+            "closed form: 1 covariances of each class's own in some directions, 0 one of all",
+        )
     rates = {**options.hyper(groups), **projection.hyper(options), **closed}
     return {
         name: {"default": default, "min": low, "max": high, "meaning": meaning}

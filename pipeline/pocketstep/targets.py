@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from pocketstep.compile import training
-from pocketstep.compile.closed_form import second_shape
 from pocketstep.compile.oracle import Oracle
 from pocketstep.compile.signatures import LearningModel
+from pocketstep.compile.strips import second_shape
 from pocketstep.data import Dataset, Images
 from pocketstep.request import Request
 from pocketstep.schedules import SHRINKAGE
@@ -118,7 +118,7 @@ def initial_state(
         request: classes and the step's options.
         trained: the trained tensors.
         data: all the cloud's training images; the closed-form head's statistics are theirs.
-        features: their joined features less the origin, (N, closed_size).
+        features: what the closed-form head sees of them, (N, closed_size).
 
     Returns:
         Trained tensors, the optimiser's, ``count``, ``total``, ``second``, ``closed.*``, ``class_mask``, ``blend``.
@@ -133,7 +133,7 @@ def initial_state(
         "blend": torch.zeros(1),
         "count": torch.zeros(slots),
         "total": torch.zeros(slots, size),
-        "second": torch.zeros(second_shape(size)),
+        "second": torch.zeros(second_shape(model.joined_size)),
         "closed.weight": torch.zeros(slots, size),
         "closed.bias": torch.zeros(slots),
     }
@@ -147,7 +147,8 @@ def initial_state(
         state.update(_prototypes(model, trained, data, labels))
     if request.step.projection != "none":
         state.update(_covariances(model, request, state, data))
-    state.update(oracle.solve({**state, "shrinkage": torch.tensor([SHRINKAGE]), "ridge": torch.zeros(1)}))
+    rates = {"shrinkage": torch.tensor([SHRINKAGE]), "ridge": torch.zeros(1), "own": torch.ones(1)}
+    state.update(oracle.solve({**state, **rates}))
     return state
 
 

@@ -9,7 +9,7 @@ import torch
 from small_networks import CLASSES, SLOTS, learning_model, residual_net
 from torch import Tensor, nn
 
-from pocketstep.compile import closed_form, training
+from pocketstep.compile import class_covariances, strips, training
 from pocketstep.compile import signatures as sig
 from pocketstep.compile.options import DEFAULT, LOSSES, StepOptions
 from pocketstep.compile.oracle import Oracle
@@ -42,6 +42,7 @@ FIXED: dict[str, list[float]] = {
     "count": [80.0, 50, 40, 30, 0],
     "blend": [0.3],
     "shrinkage": [0.1],
+    "own": [0.9],
     "learning_rate": [0.05],
     "momentum": [0.9],
     "weight_decay": [0.01],
@@ -111,6 +112,19 @@ class Compiled:
         sources = {s.name: s.source for s in self.signatures["step"].inputs}
         return {name: value for name, value in self.values("step", seed).items() if sources[name] == "batch"}
 
+    def _sums(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Of features around each class's mean, as many as ``count`` says."""
+        generator, model = torch.Generator().manual_seed(9), self.model
+        counts = torch.tensor(FIXED["count"])
+        labels = torch.repeat_interleave(torch.arange(len(counts)), counts.long())
+        means = torch.randn(len(counts), model.joined_size, generator=generator)
+        features = means[labels] + torch.randn(len(labels), model.joined_size, generator=generator)
+        if name == "second":
+            return strips.second_moment(features, torch.ones(len(labels), 1))
+        if model.directions is not None:
+            features = class_covariances.with_places(features, model.directions)
+        return torch.zeros(shape).index_add(0, labels, features)
+
     def _value(
         self, name: str, shape: tuple[int, ...], trained: Mapping[str, Tensor], generator: torch.Generator
     ) -> Tensor:
@@ -129,9 +143,8 @@ class Compiled:
             classes = torch.randint(CLASSES + 1, shape[:1], generator=generator)
             one_hot = torch.nn.functional.one_hot(classes, SLOTS).to(noise.dtype)
             return one_hot * (torch.tensor(WEIGHTS) > 0)[:, None]
-        if name == "second":
-            features = torch.randn(200, self.model.closed_size, generator=generator)
-            return closed_form.second_moment(features, torch.full((200, 1), 3.0))
+        if name in ("total", "second"):
+            return self._sums(name, shape)
         if name.startswith("mask."):
             return (noise > -0.5).to(noise.dtype)
         if name.startswith("second_moment."):

@@ -72,7 +72,7 @@ def conv(inputs: int = 4, outputs: int = 4, kernel: int = 3, **options: int) -> 
 
 def learning_model(
     net: nn.Module, preset: Preset, cut: str | None, cells: int = 2, allowance: float = 9.0, *,
-    expansion: int = 0, mirrored: bool = False, **how: Any,
+    expansion: int = 0, directions: int = 0, mirrored: bool = False, **how: Any,
 ) -> LearningModel:  # fmt: skip
     """The compiler's model of a one-channel network with spare slots and a made-up origin."""
     network = trace(net, (1, SIZE, SIZE))
@@ -83,8 +83,12 @@ def learning_model(
     shape = (latent.shape[1] * (2 if mirrored else 1), latent.shape[2], latent.shape[3])
     quantisation = Quantisation.of(latent)
     model = LearningModel(
-        network, plan, quantisation, (0.4,), (0.3,), (SIZE, SIZE, 1), shape, cells, torch.zeros(()), kernels,
-        expansion, mirrored,
+        network, plan, quantisation, (0.4,), (0.3,), (SIZE, SIZE, 1), shape, (cells, cells), torch.zeros(()),
+        kernels=kernels, expansion=expansion, mirrored=mirrored,
     )  # fmt: skip
-    origin = torch.randn(model.closed_size, generator=torch.Generator().manual_seed(1)) * 0.1
-    return replace(model, origin=origin)
+    generator = torch.Generator().manual_seed(1)
+    origin = torch.randn(model.joined_size, generator=generator) * 0.1
+    if not directions:
+        return replace(model, origin=origin)
+    axes, _ = torch.linalg.qr(torch.randn(model.joined_size, directions, generator=generator))
+    return replace(model, origin=origin, directions=axes.T.contiguous())

@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 from small_networks import assert_close
 from torch import Tensor
 
-from pocketstep.compile import closed_form
+from pocketstep.compile import closed_form, strips
 
 __all__ = ["double_precision"]
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.usefixtures("double_precision")
 
 def accumulated(features: Tensor, labels: Tensor, weights: Tensor, slots: int) -> tuple[Tensor, ...]:
     size = features.shape[1]
-    zero = torch.zeros(slots), torch.zeros(slots, size), torch.zeros(closed_form.second_shape(size))
+    zero = torch.zeros(slots), torch.zeros(slots, size), torch.zeros(strips.second_shape(size))
     one_hot = F.one_hot(labels, slots).double()
-    return closed_form.accumulate(*zero, features, one_hot, weights)
+    return closed_form.accumulate(*zero, features, one_hot, weights, size)
 
 
 @pytest.fixture(scope="module")
@@ -46,26 +46,26 @@ def test_accumulate_gives_sums(samples: tuple[Tensor, Tensor]) -> None:
     assert count.tolist() == [*(float((labels == c).sum()) for c in range(3)), 0, 0]
     for c in range(5):
         assert_close(total[c], features[labels == c].sum(0), f"sum of class {c}", 1e-12)
-    assert_close(closed_form.symmetric(second, 7), features.T @ features, "second moment", 1e-12)
+    assert_close(strips.symmetric(second, 7), features.T @ features, "second moment", 1e-12)
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 24, 37])
 def test_little_more_than_half_of_the_second_moment_is_kept(size: int) -> None:
     features, weights = drawn(50, size, seed=size).detach(), torch.rand(50, 1)
-    kept = closed_form.second_moment(features, weights)
-    assert kept.shape == closed_form.second_shape(size)
-    whole = -(-size // closed_form.STRIPS) * closed_form.STRIPS
+    kept = strips.second_moment(features, weights)
+    assert kept.shape == strips.second_shape(size)
+    whole = -(-size // strips.STRIPS) * strips.STRIPS
     assert kept.numel() == whole**2 * 9 // 16
-    assert_close(closed_form.symmetric(kept, size), (features * weights).T @ features, "second moment", 1e-12)
+    assert_close(strips.symmetric(kept, size), (features * weights).T @ features, "second moment", 1e-12)
 
 
 def test_order_of_samples_does_not_matter(samples: tuple[Tensor, Tensor]) -> None:
     features, labels = samples
     one_hot, order = F.one_hot(labels, 5).double(), torch.randperm(60, generator=torch.Generator().manual_seed(1))
     together = accumulated(features, labels, torch.ones(60), 5)
-    parts = torch.zeros(5), torch.zeros(5, 7), torch.zeros(closed_form.second_shape(7))
+    parts = torch.zeros(5), torch.zeros(5, 7), torch.zeros(strips.second_shape(7))
     for rows in order.split(7):
-        parts = closed_form.accumulate(*parts, features[rows], one_hot[rows], torch.ones(len(rows)))
+        parts = closed_form.accumulate(*parts, features[rows], one_hot[rows], torch.ones(len(rows)), 7)
     for one, other in zip(parts, together, strict=True):
         assert_close(one, other, "statistics", 1e-12)
 
@@ -75,7 +75,7 @@ def test_a_negative_weight_takes_a_sample_out_again(samples: tuple[Tensor, Tenso
     without = accumulated(features[:50], labels[:50], torch.ones(50), 5)
     one_hot = F.one_hot(labels, 5).double()
     everything = accumulated(features, labels, torch.ones(60), 5)
-    taken = closed_form.accumulate(*everything, features[50:], one_hot[50:], -torch.ones(10))
+    taken = closed_form.accumulate(*everything, features[50:], one_hot[50:], -torch.ones(10), 7)
     assert relative_difference(everything[2], without[2]) > 1e-3
     for one, other in zip(taken, without, strict=True):
         assert_close(one, other, "statistics", 1e-12)

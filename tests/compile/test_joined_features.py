@@ -19,7 +19,7 @@ def test_unit_and_joined_features() -> None:
     x, latent = drawn(3, 6).detach(), drawn(3, 4, 4, 2, seed=1).detach()
     assert_close(joined_features.unit(x).pow(2).mean(1), torch.ones(3), "mean square of a row", 1e-9)
     origin = drawn(6 + 4 * 2, seed=2).detach()
-    joined = joined_features.joined(op.grid_pool(latent, 2), x, 0, origin)
+    joined = joined_features.joined(op.grid_pool(latent, (2, 2)), x, 0, origin)
     pooled = F.adaptive_avg_pool2d(op.to_nchw(latent), 2).permute(0, 2, 3, 1).flatten(1)
     parts = [F.normalize(part, dim=1) * part.shape[1] ** 0.5 for part in (x, pooled)]
     assert_close(joined, torch.cat(parts, 1) - origin, "joined features", 1e-9)

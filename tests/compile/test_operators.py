@@ -154,8 +154,8 @@ def test_pool(size: tuple[int, int], channels: int, batch: int) -> None:
     assert_same(op.Pool.apply(x), x.mean((1, 2)), {"x": x})
 
 
-@pytest.mark.parametrize(("size", "cells"), [((4, 4), 4), ((6, 9), 3), ((5, 7), 1), ((8, 4), 2)])
-def test_grid_pool(size: tuple[int, int], cells: int) -> None:
+@pytest.mark.parametrize(("size", "cells"), [((4, 4), (4, 4)), ((6, 9), (3, 3)), ((5, 7), (1, 1)), ((8, 4), (2, 1))])
+def test_grid_pool(size: tuple[int, int], cells: tuple[int, int]) -> None:
     x = drawn(2, *size, 3)
     expected = op.to_nhwc(F.adaptive_avg_pool2d(op.to_nchw(x), cells)).reshape(2, -1)
     assert_same(op.grid_pool(x, cells), expected, {"x": x})

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pocketstep.compile.lower import lower
 from pocketstep.compile.signatures import Quantisation
+from pocketstep.plan import Preset
 
 NAMES = ("encode", "classify", "statistics", "solve", "score", "step")
 
@@ -28,6 +29,17 @@ def test_signature_agrees_with_autograd(compiled: Compiled, name: str) -> None:
         for spec in signature.outputs:
             assert outputs[spec.name].shape == spec.shape
             assert_close(outputs[spec.name], expected[spec.name].detach(), f"{name}.{spec.name}", LIMIT)
+
+
+@pytest.mark.parametrize("name", ["classify", "statistics", "solve"])
+@pytest.mark.parametrize("preset", CUTS)
+def test_covariances_of_classes_own_agree_with_autograd(preset: Preset, name: str) -> None:
+    quadratic = Compiled(preset, directions=16)
+    signature, values = quadratic.signatures[name], quadratic.values(name)
+    outputs, expected = signature.function(values), quadratic.oracle.signatures[name](values)
+    for spec in signature.outputs:
+        assert outputs[spec.name].shape == spec.shape
+        assert_close(outputs[spec.name], expected[spec.name].detach(), f"{name}.{spec.name}", LIMIT)
 
 
 @pytest.mark.parametrize("name", ["encode", "classify", "score", "step"])

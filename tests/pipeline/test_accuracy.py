@@ -10,13 +10,17 @@ import torch
 from pocketstep.bench.accuracy import recipe as recipes
 from pocketstep.bench.accuracy.base import Turned, architecture, base_network, upright_head
 from pocketstep.bench.accuracy.fine_tuning import fine_tuned
-from pocketstep.bench.accuracy.material import Material, Settings
+from pocketstep.bench.accuracy.incremental import METHODS
+from pocketstep.bench.accuracy.material import VARIANTS, Material, Settings
 from pocketstep.bench.accuracy.results import draw_costs, draw_stream, shift_table, stream_table
 from pocketstep.bench.accuracy.rivals import RIVALS
 from pocketstep.bench.accuracy.run import check
+from pocketstep.bench.accuracy.shift import CLOSED, TRAINED
 from pocketstep.bench.accuracy.stream import Course, Protocol, experiences, per_class, reordered
 from pocketstep.data import Dataset
 from pocketstep.networks import ResidualNet
+from pocketstep.request import Request
+from pocketstep.schedules import schedules
 from pocketstep_device.errors import InputError
 
 """Environment variable: the folder that has CIFAR-100's binary version."""
@@ -48,6 +52,16 @@ def test_class_order() -> None:
     assert sorted(a.classes) == sorted(train.classes)
     for data, before in ((a, train), (b, test)):
         assert [data.classes[i] for i in data.labels] == [before.classes[i] for i in before.labels]
+
+
+def test_every_method_finds_its_schedule() -> None:
+    """In the bundle that it names; a run of an hour must not end with a method that is not there."""
+    request = Request("cifar", ("a", "b"), (32, 32, 3), (0.5,) * 3, (0.5,) * 3)
+    wanted = [(method.bundle, method.schedule) for method in METHODS.values()]
+    wanted += [("centre", schedule) for schedule in CLOSED]
+    wanted += [(variant, schedule) for variant, titles in TRAINED.items() for schedule in titles]
+    for variant, schedule in wanted:
+        assert schedule in schedules(options=VARIANTS[variant](request).step), (variant, schedule)
 
 
 def test_what_is_counted() -> None:
@@ -189,7 +203,7 @@ def test_the_whole_table(tmp_path: Path, cifar: str) -> None:
                      ('["centre", "full"]', '["centre"]')):  # fmt: skip
         text = text.replace(old, new)
     (tmp_path / "small.toml").write_text(text)
-    arguments = ["--data", cifar, "--out", str(tmp_path / "out"), "--methods", "closed-form,FeTrIL"]
+    arguments = ["--data", cifar, "--out", str(tmp_path / "out"), "--methods", "linear,closed-form,FeTrIL"]
     done = CliRunner().invoke(app, ["bench", "accuracy", str(tmp_path / "small.toml"), *arguments])
     assert done.exit_code == 0, done.output
     assert "streaming LDA" in done.output

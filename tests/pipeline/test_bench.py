@@ -24,7 +24,7 @@ from pocketstep.bench.profile import profile, seconds_of_a_run
 from pocketstep.bench.step import Options
 from pocketstep.bench.tables import machine_line, memory_table, profile_tables, step_table
 from pocketstep.cli_bench import bench
-from pocketstep.compile.closed_form import second_shape
+from pocketstep.compile.strips import second_shape
 from pocketstep.export.delegation import ask, delegation, pack_model, read_model, single_signature
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.bundle_writer import write_bundle
@@ -102,9 +102,12 @@ def test_memory_of_every_signature(bundle_path: Path) -> None:
     result = memory.measure([bundle_path], ["litert"], 1, nothing)
     bundle = Bundle.open(bundle_path)
     found = {row["signature"]: row["resident_mb"] for row in result["rows"]}
-    assert set(found) == {*bundle.manifest.signatures, "all", "update"}
+    assert set(found) == {*bundle.manifest.signatures, "all", "update", *memory.LESSONS}
     assert all(0 < value < 500 for value in found.values())
-    assert found["all"] >= max(value for name, value in found.items() if name not in ("all", "update"))
+    assert found["all"] >= max(value for name, value in found.items() if name in bundle.manifest.signatures)
+    seconds = {row["signature"]: row["seconds"] for row in result["rows"] if row["seconds"] is not None}
+    assert set(seconds) == set(memory.LESSONS)
+    assert 0 < seconds["learn, closed form"] < seconds["learn, auto in 10 s"]
     assert {row["program_bytes"] for row in result["rows"]} == {bundle.manifest.files["program.tflite"].bytes}
     assert "program MiB" in printed(memory_table(result))
     folder = memory.program_bytes(bundle, "coreml")

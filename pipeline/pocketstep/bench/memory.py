@@ -1,4 +1,4 @@
-"""Peak resident memory of every signature, and of an update, above an idle process, in a fresh process each."""
+"""Peak resident memory of every signature, and of learning, above an idle process, in a fresh process each."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ UPDATE = "update"
 """The row of a process that observes and updates, as a device does."""
 IMAGES = 100
 """Images that it observes."""
+LESSONS: dict[str, tuple[str, float | None]] = {
+    "learn, closed form": ("closed-form", None),
+    "learn, auto in 10 s": ("auto", 10.0),
+}
+"""Rows of processes that learn a class of as many images: schedule, and seconds that it may take."""
 CALLS = 3
 PLAIN = "plain"
 """The signature that is there to compare with; no device runs it."""
@@ -42,7 +47,8 @@ def measure(
 
     Returns:
         ``machine``, ``threads``, and ``rows`` of ``bundle``, ``runtime``, ``signature``, ``batch``, ``resident_mb``
-        (MiB), ``forecast_mb`` (of the row ``update``: what the manifest foretells) and ``program_bytes``.
+        (MiB), ``forecast_mb`` (of the row ``update``: what the manifest foretells), ``seconds`` (of rows that learn a
+        class of ``IMAGES`` images: from the first image to the answer) and ``program_bytes``.
 
     Raises:
         InputError: a bundle cannot be read, or lacks a runtime that is wanted.
@@ -57,7 +63,8 @@ def measure(
         signatures = bundle.manifest.signatures
         for runtime in runtimes_of(bundle, runtimes):
             on_stage(f"{bundle.path.name} on {runtime}")
-            for name in (*signatures, ALL, UPDATE):
+            lessons = [name for name, (method, _) in LESSONS.items() if method in bundle.manifest.schedules]
+            for name in (*signatures, ALL, UPDATE, *lessons):
                 answer = _ask(bundle, runtime, threads, name)
                 rows.append(
                     {
@@ -67,6 +74,7 @@ def measure(
                         "batch": signatures[name].batch if name in signatures else None,
                         "resident_mb": answer["resident_mb"],
                         "forecast_mb": answer.get("forecast_mb"),
+                        "seconds": answer.get("seconds"),
                         "program_bytes": program_bytes(bundle, runtime),
                     }
                 )
@@ -98,6 +106,9 @@ def _ask(bundle: Bundle, runtime: str, threads: int, name: str, whole: bool = Fa
     with WorkerProcess(f"{bundle.path} on {runtime}") as worker:
         if name == UPDATE:
             return worker.ask("update", **what, images=IMAGES)
+        if name in LESSONS:
+            method, seconds = LESSONS[name]
+            return worker.ask("learn", **what, images=IMAGES, method=method, seconds=seconds)
         on_device = [signature for signature in bundle.manifest.signatures if signature != PLAIN]
         names = on_device if name == ALL else [name]
         return worker.ask("memory", **what, signatures=names, calls=CALLS, whole=whole)

@@ -63,14 +63,16 @@ def step_table(result: dict[str, Any]) -> Table:
 
 
 def memory_table(result: dict[str, Any]) -> Table:
-    """A row for each signature."""
+    """A row for each signature and each way to learn."""
     title = f"peak resident memory above idle, threads {result['threads']}"
-    table = _table(title, ["bundle", "runtime", "signature"], ["batch", "MiB", "foretold", "program MiB"])
-    for row in result["rows"]:
+    table = _table(title, ["bundle", "runtime", "signature"], ["batch", "MiB", "foretold", "s", "program MiB"])
+    last = {(row["bundle"], row["runtime"]): index for index, row in enumerate(result["rows"])}
+    for index, row in enumerate(result["rows"]):
         table.add_row(
             _name(row), row["runtime"], row["signature"], str(row["batch"] or ""),
             f"{row['resident_mb']:.1f}", "" if row["forecast_mb"] is None else f"{row['forecast_mb']:.1f}",
-            f"{row['program_bytes'] / 2**20:.2f}", end_section=row["signature"] == "update",
+            "" if row["seconds"] is None else f"{row['seconds']:.1f}", f"{row['program_bytes'] / 2**20:.2f}",
+            end_section=index == last[row["bundle"], row["runtime"]],
         )  # fmt: skip
     return table
 

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pocketstep.bench.inputs import Call, first_calls
-from pocketstep_device.budget import peak_mb, resident_mb
+from pocketstep_device.budget import Budget, peak_mb, resident_mb
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import InputError, MissingToolError, PocketstepError
 from pocketstep_device.forecast import forecast
@@ -122,16 +123,32 @@ class Worker:
         found = forecast(manifest, runtime, len(cloud_samples(opened)), images, training)
         idle = _settle()
         with tempfile.TemporaryDirectory() as state, Learner.open(bundle, state, runtime, threads) as learner:
-            name = learner.classes[0]
-            if learner.free_slots:
-                name = "noise"
-                learner.add_class(name)
-            learner.observe(noise, name)
+            _observe(learner, noise)
             before = peak_mb()
             learner.manifest = _shortened(learner.manifest)
             learner.update(method=UPDATE_METHOD)
             peak = max(before, peak_mb())
         return {"resident_mb": peak - idle, "forecast_mb": found.memory / 2**20}
+
+    def learn(
+        self, bundle: str, runtime: str, threads: int, images: int, method: str, seconds: float | None
+    ) -> dict[str, Any]:
+        """As ``update``, but a whole one within a budget, and timed from the first image to the answer.
+
+        Returns:
+            ``resident_mb``: as for ``update``; ``seconds``: of observing and updating, programs being loaded in them.
+        """
+        import_runtime(runtime)
+        shape = Bundle.open(bundle).manifest.task.input.shape
+        noise = np.random.default_rng(0).integers(0, 256, (images, *shape), np.uint8)
+        idle = _settle()
+        with tempfile.TemporaryDirectory() as state, Learner.open(bundle, state, runtime, threads) as learner:
+            start = time.perf_counter()
+            _observe(learner, noise)
+            before, observed = peak_mb(), time.perf_counter() - start
+            learner.update(Budget(seconds=seconds and max(0.1, seconds - observed)), method=method)
+            took = time.perf_counter() - start
+            return {"resident_mb": max(before, peak_mb()) - idle, "seconds": took}
 
     def profile(self, bundle: str, signature: str, threads: int) -> dict[str, Any]:
         """Where the time of one signature goes in LiteRT; see :mod:`pocketstep.bench.profile`."""
@@ -159,6 +176,14 @@ class _WholeLiteRt:
         feed = {f"args_{index}": array for index, array in enumerate(inputs)}
         results = self._interpreter.get_signature_runner(signature)(**feed)
         return [results[f"output_{index}"] for index in range(len(results))]
+
+
+def _observe(learner: Learner, images: npt.NDArray[np.uint8]) -> None:
+    name = learner.classes[0]
+    if learner.free_slots:
+        name = "noise"
+        learner.add_class(name)
+    learner.observe(images, name)
 
 
 def _shortened(manifest: Manifest) -> Manifest:

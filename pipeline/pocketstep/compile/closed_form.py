@@ -2,79 +2,42 @@
 
 Streaming LDA (Hayes and Kanan 2020): class means and one shared covariance; logits are x' S^-1 m - m' S^-1 m / 2.
 With the covariance shrunk all the way to a multiple of the identity the same formula is the nearest class mean.
+In some directions a class can have a covariance of its own (``class_covariances``).
 """
 
 from __future__ import annotations
-
-import itertools
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pocketstep.compile.class_covariances import correction
 from pocketstep.compile.operators import column_sums, frozen, product, row_sums
+from pocketstep.compile.strips import second_moment, symmetric
 
 INVERSE_ITERATIONS = 18  # about 2 log2(condition): enough for the 10^3 that shrinkage leaves
-
-STRIPS = 8
-"""Of a symmetric matrix: what lies left of a strip's own block is not kept, so that 9/16 of it are."""
 
 SMALLEST_VARIANCE = 1e-6
 """Of features whose mean square is one: identical samples still give a matrix with an inverse."""
 
 
 def accumulate(
-    count: Tensor, total: Tensor, second: Tensor, features: Tensor, labels: Tensor, weights: Tensor
+    count: Tensor, total: Tensor, second: Tensor, features: Tensor, labels: Tensor, weights: Tensor, size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Adds samples to the statistics; a negative weight takes a sample out again.
 
     Args:
-        count: (slots,), total: (slots, D), second: uncentred, ``second_shape(D)``.
-        features: (B, D), labels: (B, slots) one-hot, weights: (B,), 0 for padding.
+        count: (slots,), total: (slots, D + K), second: uncentred, ``second_shape(D)``.
+        features: (B, D + K), of which the last K, outer products, need no second moment; size: D.
+        labels: (B, slots) one-hot, weights: (B,), 0 for padding.
     """
     column = weights.reshape(-1, 1)
     chosen = labels * column
     return (
         count + column_sums(chosen).reshape(-1),
         total + product(chosen, features, turn_a=True),
-        second + second_moment(features, column),
+        second + second_moment(features[:, :size], column),
     )
-
-
-def strip_height(size: int) -> int:
-    """Rows of each strip of a matrix (size, size); the last ones can be padding."""
-    return -(-size // STRIPS)
-
-
-def strip_widths(size: int) -> list[int]:
-    """Columns of each strip, from its own block of the diagonal to the right end."""
-    height = strip_height(size)
-    return [height * (STRIPS - strip) for strip in range(STRIPS)]
-
-
-def second_shape(size: int) -> tuple[int, int]:
-    """Of the second moment of ``size`` features, as it is kept: its strips beside one another."""
-    return strip_height(size), sum(strip_widths(size))
-
-
-def second_moment(features: Tensor, column: Tensor) -> Tensor:
-    """Weighted sum of x x' over rows (B, D), weights (B, 1), in strips: ``second_shape(D)``."""
-    size, height = features.shape[1], strip_height(features.shape[1])
-    x = F.pad(features, (0, height * STRIPS - size))
-    weighted = x * column
-    starts = range(0, height * STRIPS, height)
-    return torch.cat([product(weighted[:, s : s + height], x[:, s:], turn_a=True) for s in starts], 1)
-
-
-def symmetric(second: Tensor, size: int) -> Tensor:
-    """(size, size) from its strips: what is left of the diagonal's blocks is what lies above them, turned."""
-    height, widths, rows = strip_height(size), strip_widths(size), list[Tensor]()
-    ends = list(itertools.accumulate(widths))
-    kept = [second[:, end - width : end] for width, end in zip(widths, ends, strict=True)]
-    for number, strip in enumerate(kept):
-        left = [above[:, (number - n) * height :][:, :height].T for n, above in enumerate(kept[:number])]
-        rows.append(torch.cat([*left, strip], 1) if left else strip)
-    return torch.cat(rows, 0)[:size, :size]
 
 
 def diagonal(a: Tensor) -> Tensor:
@@ -104,9 +67,10 @@ def inverse(a: Tensor) -> Tensor:
 
 
 def linear_head(
-    count: Tensor, total: Tensor, second: Tensor, mask: Tensor, shrinkage: Tensor, ridge: Tensor
-) -> tuple[Tensor, Tensor]:
-    """A linear head from the statistics: a discriminant, or ridge regression to one-hot labels.
+    count: Tensor, total: Tensor, second: Tensor, mask: Tensor, shrinkage: Tensor, ridge: Tensor,
+    own: Tensor | None = None, directions: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """A head that is linear in the joined features: a discriminant, or ridge regression to one-hot labels.
 
     Both are means times an inverse of (1 - s) C + s tr(C)/D I. For the discriminant C is the covariance within
     classes; for ridge regression it is that of all samples, a class's mean counts by its share and from the mean of
@@ -117,15 +81,16 @@ def linear_head(
         mask: (slots,), 1 for a class that exists.
         shrinkage: (1,), s; 1 is nearest class mean.
         ridge: (1,), 0 for the discriminant, 1 for ridge regression.
+        own: (1,), 1 for covariances of each class's own along ``directions`` (k, D), 0 for one of all.
 
     Returns:
-        weight (slots, D) and bias (slots,); zero for classes that do not exist.
+        weight (slots, D + K) and bias (slots,); zero for classes that do not exist.
     """
-    size, there = total.shape[1], mask.reshape(-1, 1)
+    size, there = total.shape[1] if directions is None else directions.shape[1], mask.reshape(-1, 1)
     present = (count * mask).reshape(-1, 1)
     number = column_sums(present).clamp(min=1.0)
-    means, shares = total * (there / present.clamp(min=1.0)), present / number
-    centre = column_sums(total * there) / number
+    every, shares = total * (there / present.clamp(min=1.0)), present / number
+    means, centre = every[:, :size], column_sums(total[:, :size] * there) / number
     between = product(means * present, means, turn_a=True) / number
     spread = symmetric(second, size) / number - between * (1.0 - ridge) - product(centre, centre, turn_a=True) * ridge
     ones = frozen(lambda: torch.ones(size, 1))
@@ -134,4 +99,7 @@ def linear_head(
     targets = means * (1.0 - ridge) + (means - centre) * shares * ridge
     weight = product(targets, inverted)
     bias = row_sums(weight * means) * (-0.5 * (1.0 - ridge)) + (shares - row_sums(weight * centre)) * ridge
+    if directions is not None and own is not None:
+        quadratic, constant = correction(present, every[:, size:], directions, shrinkage, level, own)
+        weight, bias = torch.cat([weight, quadratic], 1), bias + constant
     return weight, (bias * there).reshape(-1)

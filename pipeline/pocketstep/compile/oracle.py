@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from pocketstep.compile import oracle_optimisers
-from pocketstep.compile.closed_form import STRIPS, second_shape
+from pocketstep.compile.class_covariances import EQUAL_SAMPLES
 from pocketstep.compile.graph import aten
 from pocketstep.compile.heads import features_node
 from pocketstep.compile.joined_features import random_signs, sketched, transformed_width, walsh
 from pocketstep.compile.options import DEFAULT, StepOptions
 from pocketstep.compile.oracle_losses import losses
 from pocketstep.compile.signatures import LearningModel, Values
+from pocketstep.compile.strips import STRIPS, second_shape
 from pocketstep.compile.surrogates import surrogates
 from pocketstep.compile.walk import fold_back
 from pocketstep.plan import Parameter
@@ -112,14 +113,17 @@ class Oracle:
         """Both heads, mixed, and softmax over the classes that exist."""
         logits, features, latent = self.forward(v, v)
         seen = [sketched(features)]
-        if cells := self.model.cells:
-            pooled = F.adaptive_avg_pool2d(latent.permute(0, 3, 1, 2), cells).permute(0, 2, 3, 1).flatten(1)
+        if all(self.model.cells):
+            pooled = F.adaptive_avg_pool2d(latent.permute(0, 3, 1, 2), self.model.cells).permute(0, 2, 3, 1).flatten(1)
             seen.append(_pairs(pooled).mean(1) if self.model.mirrored else pooled)
         parts = [F.normalize(part, dim=1) * part.shape[1] ** 0.5 for part in seen]
         joined = torch.cat(parts, 1)
         if self.model.expansion:
             joined = (joined @ random_matrix(joined.shape[1], self.model.expansion)).relu()
         joined = joined - self.model.origin
+        if (axes := self.model.directions) is not None:
+            places = joined @ axes.T
+            joined = torch.cat([joined, places, _strips_of(places[:, :, None] * places[:, None])], 1)
         closed = F.linear(joined, v["closed.weight"], v["closed.bias"])
         logits = torch.lerp(logits, closed, float(v["blend"]))
         present = logits.masked_fill(v["class_mask"] == 0, ABSENT)
@@ -129,7 +133,8 @@ class Oracle:
     def statistics(self, v: Values) -> dict[str, Tensor]:
         """Sums in double precision."""
         features, labels, weights = (v[k].double() for k in ("features", "labels", "label_weights"))
-        moment = torch.einsum("bd,b,be->de", features, weights, features)
+        joined = features[:, : self.model.joined_size]
+        moment = torch.einsum("bd,b,be->de", joined, weights, joined)
         return {
             "count": (v["count"] + torch.einsum("bc,b->c", labels, weights)).float(),
             "total": (v["total"] + torch.einsum("bc,b,bd->cd", labels, weights, features)).float(),
@@ -140,19 +145,27 @@ class Oracle:
     def solve(self, v: Values) -> dict[str, Tensor]:
         """The discriminant or the ridge regression with a true inverse, in double precision."""
         count, total, kept, mask = (v[k].double() for k in ("count", "total", "second", "class_mask"))
-        second = _from_strips(kept, total.shape[1])
+        size = self.model.joined_size
+        second = _from_strips(kept, size)
         there = (count * mask) > 0
-        means = torch.zeros_like(total)
-        means[there] = total[there] / count[there, None]
+        every = torch.zeros_like(total)
+        every[there] = total[there] / count[there, None]
+        means = every[:, :size]
         number, shares = (count * mask).sum(), count * mask / (count * mask).sum()
         shrinkage, ridge = float(v["shrinkage"]), bool(v["ridge"] > 0.5)
         centre = (means * shares[:, None]).sum(0)
-        spread = second / number - (torch.outer(centre, centre) if ridge else (means * shares[:, None]).T @ means)
-        eye = torch.eye(len(second), dtype=torch.double)
-        covariance = (1 - shrinkage) * spread + shrinkage * spread.diagonal().mean().clamp(min=1e-6) * eye
+        within = second / number - (means * shares[:, None]).T @ means
+        spread = second / number - torch.outer(centre, centre) if ridge else within
+        identity = spread.diagonal().mean().clamp(min=1e-6) * torch.eye(len(second), dtype=torch.double)
+        covariance = torch.lerp(spread, identity, shrinkage)
         targets = (means - centre) * shares[:, None] if ridge else means
         weight = torch.linalg.solve(covariance, targets.T).T
         bias = shares - weight @ centre if ridge else -0.5 * (weight * means).sum(1)
+        if (axes := self.model.directions) is not None:
+            each = 1 / (1 / count[there]).mean() if there.any() else torch.zeros(())
+            share = float(v["own"]) * each / (each + EQUAL_SAMPLES)
+            shared = axes.double() @ torch.lerp(within, identity, shrinkage) @ axes.double().T
+            weight, bias = _own_covariances(weight, bias, every[:, size:], shared, share, there)
         return {"closed.weight": weight.float(), "closed.bias": (bias * (mask > 0)).float()}
 
     @torch.no_grad()
@@ -263,8 +276,48 @@ def random_matrix(width: int, size: int) -> Tensor:
     return torch.cat(blocks, 1)[:width, :size]
 
 
+def _own_covariances(
+    weight: Tensor, bias: Tensor, moments: Tensor, shared: Tensor, share: Tensor, there: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A linear discriminant with the log ratio of two normal densities added, class by class.
+
+    ``moments`` are means of places along the axes and of their outer products, ``shared`` the covariance of all there.
+    """
+    axes = len(shared)
+    places = moments[:, :axes]
+    forms = torch.zeros(len(places), *shared.shape, dtype=torch.double)
+    pulls, bias = torch.zeros_like(places), bias.clone()
+    for slot in torch.nonzero(there)[:, 0]:
+        own = _from_rows(moments[slot, axes:], axes) - torch.outer(places[slot], places[slot])
+        mine = (1 - share) * shared + share * own
+        forms[slot] = (torch.linalg.inv(shared) - torch.linalg.inv(mine)) / 2
+        bias[slot] += places[slot] @ forms[slot] @ places[slot] - (torch.logdet(mine) - torch.logdet(shared)) / 2
+        pulls[slot] = -2 * forms[slot] @ places[slot]
+    height = axes // STRIPS
+    twice = 2 - torch.kron(torch.eye(STRIPS), torch.ones(height, height))  # what is left of the strips' own blocks
+    return torch.cat([weight, pulls, _strips_of(forms * twice)], 1), bias
+
+
+def _strips_of(matrices: Tensor) -> Tensor:
+    """Symmetric matrices (N, k, k) as ``strips.outer_products`` lays them out, (N, kept_values(k))."""
+    height = matrices.shape[1] // STRIPS
+    return torch.cat([matrices[:, at : at + height, at:].flatten(1) for at in range(0, height * STRIPS, height)], 1)
+
+
+def _from_rows(kept: Tensor, size: int) -> Tensor:
+    """The symmetric matrix (size, size) of one row of :func:`_strips_of`."""
+    rows, columns = torch.triu_indices(size, size)
+    height = size // STRIPS
+    starts = torch.tensor([sum(height * (size - height * n) for n in range(strip)) for strip in range(STRIPS)])
+    strip = rows // height
+    width = size - strip * height
+    full = torch.zeros(size, size, dtype=kept.dtype)
+    full[rows, columns] = kept[starts[strip] + (rows - strip * height) * width + columns - strip * height]
+    return full + full.triu(1).T
+
+
 def _in_strips(full: Tensor) -> Tensor:
-    """A symmetric matrix as ``closed_form.second_moment`` lays it out."""
+    """A symmetric matrix as ``strips.second_moment`` lays it out."""
     height, width = second_shape(len(full))
     square = torch.zeros(height * STRIPS, height * STRIPS, dtype=full.dtype)
     square[: len(full), : len(full)] = full

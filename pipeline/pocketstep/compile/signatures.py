@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pocketstep.compile import closed_form, joined_features, losses
+from pocketstep.compile import class_covariances, closed_form, joined_features, losses, strips
 from pocketstep.compile.graph import Network, aten
-from pocketstep.compile.operators import PairMean, frozen, grid_pool, product
+from pocketstep.compile.operators import Pair, PairMean, frozen, grid_pool, product
 from pocketstep.compile.walk import Kernels, Walk
 from pocketstep.plan import Plan
 
@@ -70,8 +70,10 @@ class LearningModel:
         mean, std: per channel, in units of 0..1.
         input_shape: (H, W, C).
         latent_shape: (h, w, c).
-        cells: the closed-form head sees the latent pooled over cells x cells; 0: only the penultimate features.
-        origin: mean of the joined features over the cloud's images, (closed_size,).
+        cells: rows and columns of the grid that pools the latent for the closed-form head; 0: it sees only the
+            penultimate features.
+        origin: mean of the joined features over the cloud's images, (joined_size,).
+        directions: along which each class has a covariance of its own, (k, joined_size); None: all share one.
         expansion: the closed-form head sees so many random features of them; 0: themselves.
         mirrored: a latent is that of an image above that of its mirror image, (2 h', w, c); their logits and features
             are averaged.
@@ -84,19 +86,25 @@ class LearningModel:
     std: tuple[float, ...]
     input_shape: tuple[int, int, int]
     latent_shape: tuple[int, int, int]
-    cells: int
+    cells: Pair
     origin: Tensor
+    directions: Tensor | None = None
     kernels: Kernels = field(default_factory=Kernels)
     expansion: int = 0
     mirrored: bool = False
 
     @property
-    def closed_size(self) -> int:
-        """Length of the joined features that the closed-form head sees."""
+    def joined_size(self) -> int:
+        """Length of the joined features, without what outer products add."""
         if self.expansion:
             return self.expansion
         width = int(self.plan.parameters[self.head_weight].shape[1])
-        return joined_features.sketched_size(width) + self.cells**2 * self.latent_shape[2]
+        return joined_features.sketched_size(width) + self.cells[0] * self.cells[1] * self.latent_shape[2]
+
+    @property
+    def closed_size(self) -> int:
+        """Length of all that the closed-form head sees."""
+        return self.joined_size + (0 if self.directions is None else class_covariances.added(len(self.directions)))
 
     @property
     def head_weight(self) -> str:
@@ -126,10 +134,11 @@ class LearningModel:
 
     def joined(self, latent: Tensor, features: Tensor) -> Tensor:
         """What the closed-form head sees, (B, closed_size), of latent values and features."""
-        pooled = grid_pool(latent, self.cells) if self.cells else None
+        pooled = grid_pool(latent, self.cells) if all(self.cells) else None
         if self.mirrored and pooled is not None:
             pooled = PairMean.apply(pooled)
-        return joined_features.joined(pooled, features, self.expansion, self.origin)
+        seen = joined_features.joined(pooled, features, self.expansion, self.origin)
+        return seen if self.directions is None else class_covariances.with_places(seen, self.directions)
 
 
 def trained_specs(model: LearningModel, prefix: str, source: str, meaning: str) -> list[Spec]:
@@ -153,11 +162,11 @@ def class_mask_spec(model: LearningModel) -> Spec:
 
 def statistics_specs(model: LearningModel) -> list[Spec]:
     """The statistics of the closed-form head, as part of the state."""
-    slots, size = model.plan.slots, model.closed_size
+    slots, size = model.plan.slots, model.joined_size
     return [
         Spec("count", (slots,), "state", "samples of each class"),
-        Spec("total", (slots, size), "state", "sum of features of each class"),
-        Spec("second", closed_form.second_shape(size), "state", "uncentred second moment of features, in strips"),
+        Spec("total", (slots, model.closed_size), "state", "sum of features of each class"),
+        Spec("second", strips.second_shape(size), "state", "uncentred second moment of features, in strips"),
     ]
 
 
@@ -233,7 +242,7 @@ def statistics(model: LearningModel, batch: int) -> Signature:
 
     def function(v: Values) -> dict[str, Tensor]:
         sums = closed_form.accumulate(
-            v["count"], v["total"], v["second"], v["features"], v["labels"], v["label_weights"]
+            v["count"], v["total"], v["second"], v["features"], v["labels"], v["label_weights"], model.joined_size
         )
         return dict(zip(("count", "total", "second"), sums, strict=True))
 
@@ -251,13 +260,17 @@ def solve(model: LearningModel) -> Signature:
 
     def function(v: Values) -> dict[str, Tensor]:
         statistics = (v["count"], v["total"], v["second"])
-        weight, bias = closed_form.linear_head(*statistics, v["class_mask"], v["shrinkage"], v["ridge"])
+        weight, bias = closed_form.linear_head(
+            *statistics, v["class_mask"], v["shrinkage"], v["ridge"], v.get("own"), model.directions
+        )
         return {"closed.weight": weight, "closed.bias": bias}
 
+    own = [Spec("own", (1,), "hyper", "1: covariances of each class's own in some directions, 0: one of all")]
     inputs = [
         *statistics_specs(model),
         class_mask_spec(model),
         Spec("shrinkage", (1,), "hyper", "share of the identity in the covariance; 1 is nearest class mean"),
-        Spec("ridge", (1,), "hyper", "0: linear discriminant, 1: ridge regression"),
+        Spec("ridge", (1,), "hyper", "0: discriminant, 1: ridge regression"),
+        *([] if model.directions is None else own),
     ]
     return Signature("solve", 1, tuple(inputs), tuple(closed_specs(model)), function)

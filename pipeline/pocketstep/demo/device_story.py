@@ -28,12 +28,12 @@ from pocketstep_device.machine import Machine
 Images = npt.NDArray[np.uint8]
 ACT_ONE = {
     "auto": "auto",
-    "closed-form": "closed form (LDA)",
+    "closed-form": "closed form",
     "nearest-mean": "nearest class mean",
     "replay": "centre taps, trained head",
     "fine-tune": "plain fine-tuning",
 }
-ACT_TWO = {"closed-form": "closed form (LDA)", "centre-taps": "centre taps", "auto": "auto"}
+ACT_TWO = {"closed-form": "closed form", "centre-taps": "centre taps", "auto": "auto"}
 
 
 class Story:

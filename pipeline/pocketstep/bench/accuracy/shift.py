@@ -20,7 +20,8 @@ from pocketstep_device import Budget, Learner
 Tell = Callable[[str], None]
 CLOSED = {
     "nearest-mean": "nearest class mean",
-    "closed-form": "streaming LDA",
+    "linear": "streaming LDA",
+    "closed-form": "closed form, classes' own covariances",
     "ridge": "recursive ridge",
     "closed-form-new": "LDA on the new images",
 }

@@ -143,7 +143,7 @@ class PairMean(torch.autograd.Function):
         return torch.cat([half, half], 1).reshape(-1, g.shape[1])
 
 
-def grid_pool(x: Tensor, cells: int) -> Tensor:
-    """Average over a grid of cells x cells: (B, H, W, C) to (B, cells * cells * C); both sides divide by ``cells``."""
-    size = [x.shape[1] // cells, x.shape[2] // cells]
+def grid_pool(x: Tensor, cells: Pair) -> Tensor:
+    """Average over a grid of rows and columns that divide the sides: (B, H, W, C) to (B, rows * columns * C)."""
+    size = [x.shape[1] // cells[0], x.shape[2] // cells[1]]
     return _pooled(x, size, size).reshape(x.shape[0], -1)
