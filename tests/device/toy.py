@@ -275,9 +275,13 @@ def toy_bundle(
     name: str = "toy",
     slots: int = 6,
     schedules: Mapping[str, Any] | None = None,
+    runtimes: Sequence[str] = ("litert",),
     **options: Any,
 ) -> Path:
-    """Writes a toy bundle; ``schedules`` beside its own, ``options`` as for ``toy_files``."""
+    """Writes a toy bundle for all ``runtimes``; ``schedules`` beside its own, ``options`` as for ``toy_files``."""
     manifest = copy.deepcopy(toy_manifest(slots, options.get("classes", CLASSES)))
-    manifest.update(release=release, name=name, schedules={**manifest["schedules"], **(schedules or {})})
+    manifest.update(
+        release=release, name=name, schedules={**manifest["schedules"], **(schedules or {})},
+        runtimes=dict.fromkeys(runtimes, manifest["runtimes"]["litert"]),
+    )  # fmt: skip
     return write_bundle(folder, manifest, toy_files(slots, **options)).path

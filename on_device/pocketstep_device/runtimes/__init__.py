@@ -13,8 +13,12 @@ from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import InputError
 
 Array = npt.NDArray[np.float32]
-MODULES = {"litert": "litert", "tflite": "litert", "executorch": "executorch"}
-"""Runtime's name -> module of this package."""
+MODULES = {
+    "litert": f"{__name__}.litert",
+    "tflite": f"{__name__}.litert",
+    "executorch": f"{__name__}.executorch",
+}
+"""Runtime's name -> module that has ``load(bundle, file, threads) -> Program``."""
 
 
 class Program(Protocol):
@@ -48,6 +52,6 @@ def open_program(bundle: Bundle, runtime: str, threads: int) -> Program:
             f"this bundle has no program for {runtime}, only for {', '.join(programs)}; choose one of these or "
             f"build it again with --runtime {key}"
         )
-    module = import_module(f"pocketstep_device.runtimes.{MODULES[runtime]}")
+    module = import_module(MODULES[runtime])
     program: Program = module.load(bundle, programs[key].file, threads)
     return program

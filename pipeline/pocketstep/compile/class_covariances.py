@@ -100,8 +100,8 @@ def correction(
 def inverse_and_log_determinant(a: Tensor) -> tuple[Tensor, Tensor]:
     """Of symmetric positive definite matrices (N, k, k): inverses, and logarithms (N, 1).
 
-    Sweeps every pivot once (Goodnight 1979): column and row, the same numbers, are shortened by one at the pivot, so that
-    a single outer product changes them too; it leaves 2 too many on the diagonal.
+    Sweeps every pivot once (Goodnight 1979): column and row, the same numbers, are shortened by one at the pivot, so
+    that a single outer product changes them too; it leaves 2 too many on the diagonal.
     """
     count, size = a.shape[:2]
     pivots = list[Tensor]()
