@@ -1,8 +1,8 @@
 """Adding a learning method: a schedule is data of the bundle, and Python and Kotlin follow it alike.
 
-``patient`` trains the head at a small rate before the closed form. `pocketstep/schedules.py` and the manifest's ``hyper``
-show what a phase can have; a method that needs other arithmetic is a new input or signature (`pocketstep/compile`), and
-a row of `bench accuracy` is one line in ``METHODS``.
+``patient`` trains the head at a small rate before the closed form. `pocketstep/schedules.py` and the manifest's
+``hyper`` show what a phase can have; a method that needs other arithmetic is a new input or signature
+(`pocketstep/compile`), and a row of `bench accuracy` is one line in ``METHODS``.
 """
 
 from __future__ import annotations

@@ -24,7 +24,6 @@ from pocketstep.bench.profile import profile, seconds_of_a_run
 from pocketstep.bench.step import Options
 from pocketstep.bench.tables import machine_line, memory_table, profile_tables, step_table
 from pocketstep.cli_bench import bench
-from pocketstep.compile.strips import second_shape
 from pocketstep.export.delegation import ask, delegation, pack_model, read_model, single_signature
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.bundle_writer import write_bundle
@@ -171,7 +170,7 @@ def test_where_the_time_goes(bundle_path: Path, program: bytes) -> None:
     assert 0.1 < parts / found["whole_ms"] < 10  # of microseconds: an order of magnitude, no more
     batch, features = inputs["features"].shape
     products = [group for group in found["operators"] if group["kind"] == "BATCH_MATMUL"]
-    moment = math.prod(second_shape(features)) * batch
+    moment = inputs["second"].size * batch
     slots = inputs["labels"].shape[1]
     sums = slots * features * batch  # of each class; the samples of each are counted by a product, too
     assert (
