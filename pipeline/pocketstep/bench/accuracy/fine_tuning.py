@@ -22,7 +22,7 @@ from pocketstep.rivals import SoftLogits
 from pocketstep.training import evaluate, fit
 
 FINE_TUNING = "full-fine-tuning"
-EPOCHS, RATE, TEMPERATURE = 4, 0.05, 2.0
+EPOCHS, RATE, TEMPERATURE = 4, 0.01, 2.0
 
 
 def fine_tuned(material: Material, seen: list[int], tell: Callable[[str], None]) -> Result:
