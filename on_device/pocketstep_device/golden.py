@@ -101,7 +101,9 @@ def replay(bundle: Bundle, machine: Machine, values: dict[str, Array] | None = N
         raise BundleError("the golden trace lists no calls; build the bundle again")
     for index, signature in enumerate(calls):
         if signature not in bundle.manifest.signatures:
-            raise BundleError(f"the golden trace calls '{signature}', which the manifest does not know")
+            raise BundleError(
+                f"the golden trace calls '{signature}', which the manifest does not know; build the bundle again"
+            )
         described = bundle.manifest.signatures[signature]
         for spec in described.inputs:
             if (name := f"{index}.in.{spec.name}") in tensors:
@@ -117,7 +119,7 @@ def replay(bundle: Bundle, machine: Machine, values: dict[str, Array] | None = N
                 )
         errors = {name: relative_error(sample(outputs[name]), value) for name, value in expected.items()}
         if not errors:
-            raise BundleError(f"the golden trace expects nothing of call {index} ({signature})")
+            raise BundleError(f"the golden trace expects nothing of call {index} ({signature}); build the bundle again")
         values.update(outputs)
         reports.append(CallReport(index, signature, errors, seconds))
     return reports

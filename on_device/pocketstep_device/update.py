@@ -152,7 +152,10 @@ class Update:
             return self._solve(phase, values)
         if phase["kind"] == "train":
             return self.trainer.run(phase, values)
-        raise BundleError(f"the schedule has a phase of kind '{phase['kind']}', which this version does not know")
+        raise BundleError(
+            f"the schedule has a phase of kind '{phase['kind']}', which this version does not know; "
+            "update pocketstep-device"
+        )
 
     def _solve(self, phase: Mapping[str, Any], values: Values) -> Values:
         """The closed-form head; with ``refresh``, from statistics of ``rows`` (all, new) as their features are now."""

@@ -102,7 +102,7 @@ def prune_to(model: M, example_inputs: Tensor, parameters: int, **settings: Any)
     """
     most = sum(p.numel() for p in model.parameters())
     if not 1 <= parameters <= most:
-        raise InputError(f"cannot prune to {parameters:,} parameters: the network has {most:,}")
+        raise InputError(f"cannot prune to {parameters:,} parameters: the network has {most:,}; ask for fewer")
     low, high = 0.0, 0.95
     found: list[tuple[M, ThinReport]] = []
     for _ in range(_BISECTIONS):

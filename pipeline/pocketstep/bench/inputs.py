@@ -40,7 +40,9 @@ def first_calls(bundle: Bundle, machine: Machine) -> dict[str, Call]:
     for index, name in enumerate(calls if isinstance(calls, list) else []):
         signature = bundle.manifest.signatures.get(name) if isinstance(name, str) else None
         if signature is None:
-            raise BundleError(f"the golden trace calls {name!r}, which the manifest does not know")
+            raise BundleError(
+                f"the golden trace calls {name!r}, which the manifest does not know; build the bundle again"
+            )
         given = {spec.name: f"{index}.in.{spec.name}" for spec in signature.inputs}
         values.update({n: tensors[key].astype(np.float32) for n, key in given.items() if key in tensors})
         if missing := [n for n in given if n not in values]:

@@ -105,6 +105,7 @@ def _required(network: Network, argument: object) -> Tensor:
     value = network.constant(argument)
     if value is None:
         raise InputError(
-            "a batch norm's statistics are computed by the network itself; only constant ones can be folded"
+            "a batch norm's statistics are computed by the network itself; only constant ones can "
+            "be folded: give it track_running_stats=True"
         )
     return value

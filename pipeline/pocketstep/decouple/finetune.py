@@ -34,7 +34,10 @@ def fine_tune(
     """
     decoupling = need_decoupling(model)
     if data.classes != decoupling.outputs:
-        raise InputError(f"images of {', '.join(data.classes)} do not fit paths of {', '.join(decoupling.outputs)}")
+        raise InputError(
+            f"images of {', '.join(data.classes)} do not fit paths of "
+            f"{', '.join(decoupling.outputs)}: give images of the paths' classes"
+        )
     loss = _Balanced(data) if decoupling.rest else None
     with only_paths_trained(model):
         return train(part, recipe, model, data, stage, watching, loss=loss, like=like)

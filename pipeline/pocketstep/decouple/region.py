@@ -85,11 +85,16 @@ def find_region(model: nn.Module, layers: int, image: Tensor) -> Region:
     try:
         traced = fx.symbolic_trace(_without_in_place(model))
     except (fx.proxy.TraceError, TypeError) as error:
-        raise InputError(f"cannot split this network: torch.fx does not trace it ({error})") from error
+        raise InputError(
+            f"cannot split this network: torch.fx does not trace it ({error}); make forward() a "
+            "straight sequence of modules"
+        ) from error
     fx.passes.shape_prop.ShapeProp(traced).propagate(image)
     finder = _Finder(traced, find_groups(model))
     if layers > len(finder.main):
-        raise InputError(f"cannot split the last {layers} convolutions: the network has {len(finder.main)}")
+        raise InputError(
+            f"cannot split the last {layers} convolutions: the network has {len(finder.main)}, split fewer"
+        )
     for number in range(layers, len(finder.main) + 1):
         region = finder.region(layers, finder.first_of(finder.main[-number]))
         if region is not None:
@@ -170,7 +175,10 @@ class _Finder:
             else:
                 raise InputError(f"cannot split this network into paths: {node.target} behind them mixes channels")
         if not head:
-            raise InputError("cannot split this network into paths: no linear layer follows its last convolutions")
+            raise InputError(
+                "cannot split this network into paths: no linear layer follows its last "
+                "convolutions; end it in nn.Linear"
+            )
         return self._finished(asked, sets, members, inputs, same, head)
 
     def _finished(

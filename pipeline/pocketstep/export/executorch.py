@@ -45,7 +45,10 @@ def export(graphs: Graphs, target: Path) -> Report:
         delegated[f"{name}.outside"] = len(outside[name])
         heavy = [o for o in outside[name] if any(word in o for word in HEAVY)]
         if heavy:
-            raise CheckFailedError(f"'{name}' leaves {', '.join(heavy)} to ExecuTorch's reference kernels")
+            raise CheckFailedError(
+                f"'{name}' leaves {', '.join(heavy)} to ExecuTorch's reference kernels; cut the "
+                "network after them, or leave executorch out of --runtime"
+            )
     in_place = MemoryPlanningPass(alloc_graph_input=False)  # inputs are read where the caller has them, not copied
     target.write_bytes(lowered.to_executorch(ExecutorchBackendConfig(memory_planning_pass=in_place)).buffer)
     return Report({"executorch": version("executorch"), "torch": version("torch")}, delegated, outside)
