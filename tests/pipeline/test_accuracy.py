@@ -180,6 +180,7 @@ def test_tables_and_plots(tmp_path: Path) -> None:
 def test_full_fine_tuning_learns_and_keeps_exemplars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four classes from a base of two: heads grow, exemplars of old classes stay with the new images."""
     monkeypatch.setattr("pocketstep.bench.accuracy.material.HELD_BACK", 0.25)
+    monkeypatch.setattr("pocketstep.bench.accuracy.fine_tuning.RATE", 0.05)  # for as few steps as there are here
     train, test = images(24, 4, side=32), images(5, 4, side=32, seed=1)
     settings = Settings(first=2, epochs=4, replay_per_class=5)
     material = Material.of(train, test, settings, tmp_path, lambda text: None)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pocketstep.compile.operators import column_sums, frozen, product, row_sums
+from pocketstep.compile.operators.layout import joined
 from pocketstep.compile.strips import STRIPS, kept_values, outer_products, quadratic_weights, symmetric_each
 
 MOST_DIRECTIONS = 64
@@ -112,7 +113,7 @@ def inverse_and_log_determinant(a: Tensor) -> tuple[Tensor, Tensor]:
         column = column - one
         a = a - column * (column.reshape(count, 1, size) / pivot)
         pivots.append(pivot)
-    return frozen(lambda: 2.0 * torch.eye(size)) - a, row_sums(torch.log(torch.cat(pivots, 1)).reshape(count, size))
+    return frozen(lambda: 2.0 * torch.eye(size)) - a, row_sums(torch.log(joined(pivots, 1)).reshape(count, size))
 
 
 def _one(size: int, at: int) -> Tensor:

@@ -84,9 +84,10 @@ def quadratic_weights(matrices: Tensor) -> Tensor:
     matrices, parts = F.pad(matrices, (0, padding, 0, padding)) if padding else matrices, list[Tensor]()
     for start, width in zip(range(0, height * STRIPS, height), strip_widths(size), strict=True):
         strip = matrices[:, start : start + height]
-        own = strip[:, :, start : start + height]
-        twice = [strip[:, :, start + height :] * 2.0] if width > height else []
-        parts.append(torch.cat([own, *twice], 2).reshape(-1, height * width))
+        block = strip[:, :, start : start + height]
+        if width > height:
+            block = torch.cat([block, strip[:, :, start + height :] * 2.0], 2)
+        parts.append(block.reshape(-1, height * width))
     return torch.cat(parts, 1)
 
 
