@@ -32,14 +32,23 @@ def samples() -> tuple[Tensor, Tensor]:
     return features - features.mean(0), labels
 
 
+def sums(seen: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Statistics of samples, one each."""
+    zeros = torch.zeros(CLASSES), torch.zeros(CLASSES, seen.shape[1]), torch.zeros(strips.second_shape(SIZE))
+    one_hot = torch.nn.functional.one_hot(labels, CLASSES).double()
+    return closed_form.accumulate(*zeros, seen, one_hot, torch.ones(len(labels)), SIZE)
+
+
 def head(features: Tensor, labels: Tensor, directions: Tensor, own: float, shrinkage: float = 0.0) -> Tensor:
     """Logits of the samples by a head learned of them, (N, CLASSES)."""
     seen = with_places(features, directions)
-    zeros = torch.zeros(CLASSES), torch.zeros(CLASSES, seen.shape[1]), torch.zeros(strips.second_shape(SIZE))
-    one_hot = torch.nn.functional.one_hot(labels, CLASSES).double()
-    sums = closed_form.accumulate(*zeros, seen, one_hot, torch.ones(len(labels)), SIZE)
     weight, bias = closed_form.linear_head(
-        *sums, torch.ones(CLASSES), torch.tensor([shrinkage]), torch.zeros(1), torch.tensor([own]), directions
+        *sums(seen, labels),
+        torch.ones(CLASSES),
+        torch.tensor([shrinkage]),
+        torch.zeros(1),
+        torch.tensor([own]),
+        directions,
     )
     return seen @ weight.T + bias
 
@@ -101,10 +110,8 @@ def test_without_it_the_discriminant_is_linear(samples: tuple[Tensor, Tensor]) -
     features, labels = samples
     directions = directions_of(features, 8)
     seen = with_places(features, directions)
-    zeros = torch.zeros(CLASSES), torch.zeros(CLASSES, SIZE), torch.zeros(strips.second_shape(SIZE))
-    one_hot = torch.nn.functional.one_hot(labels, CLASSES).double()
-    sums = closed_form.accumulate(*zeros, features, one_hot, torch.ones(len(labels)), SIZE)
-    weight, bias = closed_form.linear_head(*sums, torch.ones(CLASSES), torch.tensor([0.05]), torch.zeros(1))
+    known = sums(features, labels)
+    weight, bias = closed_form.linear_head(*known, torch.ones(CLASSES), torch.tensor([0.05]), torch.zeros(1))
     assert seen.shape[1] == SIZE + class_covariances.added(8)
     assert_close(head(features, labels, directions, 0.0, 0.05), features @ weight.T + bias, "logits", 1e-12)
 

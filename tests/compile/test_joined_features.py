@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pocketstep.compile import joined_features
 from pocketstep.compile import operators as op
-from pocketstep.compile.oracle import random_matrix
+from pocketstep.compile.oracle_closed_form import random_matrix
 
 __all__ = ["double_precision"]
 pytestmark = pytest.mark.usefixtures("double_precision")

@@ -13,15 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from pocketstep.compile import oracle_optimisers
-from pocketstep.compile.class_covariances import EQUAL_SAMPLES
+from pocketstep.compile import oracle_closed_form, oracle_optimisers
 from pocketstep.compile.graph import aten
 from pocketstep.compile.heads import features_node
-from pocketstep.compile.joined_features import random_signs, sketched, transformed_width, walsh
+from pocketstep.compile.joined_features import sketched
 from pocketstep.compile.options import DEFAULT, StepOptions
+from pocketstep.compile.oracle_closed_form import random_matrix, strips_of
 from pocketstep.compile.oracle_losses import losses
 from pocketstep.compile.signatures import LearningModel, Values
-from pocketstep.compile.strips import STRIPS, second_shape
 from pocketstep.compile.surrogates import surrogates
 from pocketstep.compile.walk import fold_back
 from pocketstep.plan import Parameter
@@ -123,50 +122,19 @@ class Oracle:
         joined = joined - self.model.origin
         if (axes := self.model.directions) is not None:
             places = joined @ axes.T
-            joined = torch.cat([joined, places, _strips_of(places[:, :, None] * places[:, None])], 1)
+            joined = torch.cat([joined, places, strips_of(places[:, :, None] * places[:, None])], 1)
         closed = F.linear(joined, v["closed.weight"], v["closed.bias"])
         logits = torch.lerp(logits, closed, float(v["blend"]))
         present = logits.masked_fill(v["class_mask"] == 0, ABSENT)
         return {"logits": logits, "probabilities": present.softmax(1), "features": joined}
 
-    @torch.no_grad()
     def statistics(self, v: Values) -> dict[str, Tensor]:
-        """Sums in double precision."""
-        features, labels, weights = (v[k].double() for k in ("features", "labels", "label_weights"))
-        joined = features[:, : self.model.joined_size]
-        moment = torch.einsum("bd,b,be->de", joined, weights, joined)
-        return {
-            "count": (v["count"] + torch.einsum("bc,b->c", labels, weights)).float(),
-            "total": (v["total"] + torch.einsum("bc,b,bd->cd", labels, weights, features)).float(),
-            "second": (v["second"] + _in_strips(moment)).float(),
-        }
+        """See ``oracle_closed_form``."""
+        return oracle_closed_form.statistics(self.model, v)
 
-    @torch.no_grad()
     def solve(self, v: Values) -> dict[str, Tensor]:
-        """The discriminant or the ridge regression with a true inverse, in double precision."""
-        count, total, kept, mask = (v[k].double() for k in ("count", "total", "second", "class_mask"))
-        size = self.model.joined_size
-        second = _from_strips(kept, size)
-        there = (count * mask) > 0
-        every = torch.zeros_like(total)
-        every[there] = total[there] / count[there, None]
-        means = every[:, :size]
-        number, shares = (count * mask).sum(), count * mask / (count * mask).sum()
-        shrinkage, ridge = float(v["shrinkage"]), bool(v["ridge"] > 0.5)
-        centre = (means * shares[:, None]).sum(0)
-        within = second / number - (means * shares[:, None]).T @ means
-        spread = second / number - torch.outer(centre, centre) if ridge else within
-        identity = spread.diagonal().mean().clamp(min=1e-6) * torch.eye(len(second), dtype=torch.double)
-        covariance = torch.lerp(spread, identity, shrinkage)
-        targets = (means - centre) * shares[:, None] if ridge else means
-        weight = torch.linalg.solve(covariance, targets.T).T
-        bias = shares - weight @ centre if ridge else -0.5 * (weight * means).sum(1)
-        if (axes := self.model.directions) is not None:
-            each = 1 / (1 / count[there]).mean() if there.any() else torch.zeros(())
-            share = float(v["own"]) * each / (each + EQUAL_SAMPLES)
-            shared = axes.double() @ torch.lerp(within, identity, shrinkage) @ axes.double().T
-            weight, bias = _own_covariances(weight, bias, every[:, size:], shared, share, there)
-        return {"closed.weight": weight.float(), "closed.bias": (bias * (mask > 0)).float()}
+        """See ``oracle_closed_form``."""
+        return oracle_closed_form.solve(self.model, v)
 
     @torch.no_grad()
     def project(self, v: Values) -> dict[str, Tensor]:
@@ -261,76 +229,3 @@ class Oracle:
 def _pairs(x: Tensor) -> Tensor:
     """(2 B, ...) of images and mirror images to (B, 2, ...)."""
     return x.reshape(-1, 2, *x.shape[1:])
-
-
-def random_matrix(width: int, size: int) -> Tensor:
-    """What ``joined_features.expanded`` multiplies with, (width, size), entry by entry."""
-    whole = transformed_width(width)
-    right = 1 << (whole.bit_length() // 2)
-    order = torch.arange(whole).reshape(whole // right, right).T.flatten()
-    transform = torch.kron(walsh(whole // right), walsh(right))[:, order]
-    blocks = []
-    for block in range(-(-size // whole)):
-        first, second = (torch.diag(random_signs(block, turn, whole)) for turn in range(2))
-        blocks.append(first @ transform @ second @ transform)
-    return torch.cat(blocks, 1)[:width, :size]
-
-
-def _own_covariances(
-    weight: Tensor, bias: Tensor, moments: Tensor, shared: Tensor, share: Tensor, there: Tensor
-) -> tuple[Tensor, Tensor]:
-    """A linear discriminant with the log ratio of two normal densities added, class by class.
-
-    ``moments`` are means of places along the axes and of their outer products, ``shared`` the covariance of all there.
-    """
-    axes = len(shared)
-    places = moments[:, :axes]
-    forms = torch.zeros(len(places), *shared.shape, dtype=torch.double)
-    pulls, bias = torch.zeros_like(places), bias.clone()
-    for slot in torch.nonzero(there)[:, 0]:
-        own = _from_rows(moments[slot, axes:], axes) - torch.outer(places[slot], places[slot])
-        mine = (1 - share) * shared + share * own
-        forms[slot] = (torch.linalg.inv(shared) - torch.linalg.inv(mine)) / 2
-        bias[slot] += places[slot] @ forms[slot] @ places[slot] - (torch.logdet(mine) - torch.logdet(shared)) / 2
-        pulls[slot] = -2 * forms[slot] @ places[slot]
-    height = axes // STRIPS
-    twice = 2 - torch.kron(torch.eye(STRIPS), torch.ones(height, height))  # what is left of the strips' own blocks
-    return torch.cat([weight, pulls, _strips_of(forms * twice)], 1), bias
-
-
-def _strips_of(matrices: Tensor) -> Tensor:
-    """Symmetric matrices (N, k, k) as ``strips.outer_products`` lays them out, (N, kept_values(k))."""
-    height = matrices.shape[1] // STRIPS
-    return torch.cat([matrices[:, at : at + height, at:].flatten(1) for at in range(0, height * STRIPS, height)], 1)
-
-
-def _from_rows(kept: Tensor, size: int) -> Tensor:
-    """The symmetric matrix (size, size) of one row of :func:`_strips_of`."""
-    rows, columns = torch.triu_indices(size, size)
-    height = size // STRIPS
-    starts = torch.tensor([sum(height * (size - height * n) for n in range(strip)) for strip in range(STRIPS)])
-    strip = rows // height
-    width = size - strip * height
-    full = torch.zeros(size, size, dtype=kept.dtype)
-    full[rows, columns] = kept[starts[strip] + (rows - strip * height) * width + columns - strip * height]
-    return full + full.triu(1).T
-
-
-def _in_strips(full: Tensor) -> Tensor:
-    """A symmetric matrix as ``strips.second_moment`` lays it out."""
-    height, width = second_shape(len(full))
-    square = torch.zeros(height * STRIPS, height * STRIPS, dtype=full.dtype)
-    square[: len(full), : len(full)] = full
-    strips = [square[at : at + height, at:] for at in range(0, height * STRIPS, height)]
-    return torch.cat(strips, 1).reshape(height, width)
-
-
-def _from_strips(kept: Tensor, size: int) -> Tensor:
-    """The symmetric matrix (size, size) of :func:`_in_strips`."""
-    height, at = len(kept), 0
-    square = torch.zeros(height * STRIPS, height * STRIPS, dtype=kept.dtype)
-    for top in range(0, height * STRIPS, height):
-        width = height * STRIPS - top
-        square[top : top + height, top:] = kept[:, at : at + width]
-        at += width
-    return (square.triu() + square.triu(1).T)[:size, :size]

@@ -29,6 +29,12 @@ def strip_widths(size: int) -> list[int]:
     return [height * (STRIPS - strip) for strip in range(STRIPS)]
 
 
+def strip_starts(size: int) -> range:
+    """The first row, and column, of each strip."""
+    height = strip_height(size)
+    return range(0, height * STRIPS, height)
+
+
 def second_shape(size: int) -> tuple[int, int]:
     """Of the second moment of ``size`` features, as it is kept: its strips beside one another."""
     return strip_height(size), sum(strip_widths(size))
@@ -44,22 +50,21 @@ def second_moment(features: Tensor, column: Tensor) -> Tensor:
     """Weighted sum of x x' over rows (B, D), weights (B, 1), in strips: ``second_shape(D)``."""
     x, height = _padded(features), strip_height(features.shape[1])
     weighted = x * column
-    starts = range(0, height * STRIPS, height)
-    return torch.cat([product(weighted[:, s : s + height], x[:, s:], turn_a=True) for s in starts], 1)
+    blocks = [product(weighted[:, s : s + height], x[:, s:], turn_a=True) for s in strip_starts(features.shape[1])]
+    return torch.cat(blocks, 1)
 
 
 def symmetric(second: Tensor, size: int) -> Tensor:
     """(size, size) from what :func:`second_moment` gives."""
-    height, widths = strip_height(size), strip_widths(size)
-    ends = itertools.accumulate(widths)
-    strips = [second[:, end - width : end].reshape(1, height, width) for width, end in zip(widths, ends, strict=True)]
+    height = strip_height(size)
+    strips = [piece.reshape(1, height, -1) for piece in _pieces(second, strip_widths(size))]
     return _whole(strips).reshape(height * STRIPS, height * STRIPS)[:size, :size]
 
 
 def outer_products(x: Tensor) -> Tensor:
     """x x' of every row (B, k) in strips, one behind the other: (B, kept_values(k))."""
     x, height, parts = _padded(x), strip_height(x.shape[1]), list[Tensor]()
-    for start, width in zip(range(0, height * STRIPS, height), strip_widths(height * STRIPS), strict=True):
+    for start, width in zip(strip_starts(x.shape[1]), strip_widths(x.shape[1]), strict=True):
         block = x[:, start : start + height].reshape(-1, height, 1) * x[:, start:].reshape(-1, 1, width)
         parts.append(block.reshape(-1, height * width))
     return torch.cat(parts, 1)
@@ -68,11 +73,8 @@ def outer_products(x: Tensor) -> Tensor:
 def symmetric_each(kept: Tensor, size: int) -> Tensor:
     """(N, size, size) from rows of :func:`outer_products`, (N, kept_values(size))."""
     height, widths = strip_height(size), strip_widths(size)
-    ends = itertools.accumulate(height * width for width in widths)
-    strips = [
-        kept[:, end - height * width : end].reshape(-1, height, width)
-        for width, end in zip(widths, ends, strict=True)
-    ]  # fmt: skip
+    pieces = _pieces(kept, [height * width for width in widths])
+    strips = [piece.reshape(-1, height, width) for piece, width in zip(pieces, widths, strict=True)]
     return _whole(strips)[:, :size, :size]
 
 
@@ -82,13 +84,19 @@ def quadratic_weights(matrices: Tensor) -> Tensor:
     height = strip_height(size)
     padding = height * STRIPS - size
     matrices, parts = F.pad(matrices, (0, padding, 0, padding)) if padding else matrices, list[Tensor]()
-    for start, width in zip(range(0, height * STRIPS, height), strip_widths(size), strict=True):
+    for start, width in zip(strip_starts(size), strip_widths(size), strict=True):
         strip = matrices[:, start : start + height]
         block = strip[:, :, start : start + height]
         if width > height:
             block = torch.cat([block, strip[:, :, start + height :] * 2.0], 2)
         parts.append(block.reshape(-1, height * width))
     return torch.cat(parts, 1)
+
+
+def _pieces(rows: Tensor, widths: Sequence[int]) -> list[Tensor]:
+    """Columns of so many each, one piece behind the other."""
+    ends = itertools.accumulate(widths)
+    return [rows[:, end - width : end] for width, end in zip(widths, ends, strict=True)]
 
 
 def _padded(x: Tensor) -> Tensor:
