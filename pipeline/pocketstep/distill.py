@@ -124,14 +124,16 @@ class KnowledgeTransfer(nn.Module):
         self._maps[block] = maps
 
     def _block_distances(self) -> Tensor:
-        self.pairs, distances = [], []
-        for above, below in zip(*self._groups, strict=True):
-            taught = [self._maps[self._networks[0].get_submodule(name)].float() for name in above.outputs]
-            learnt = [self._maps[self._networks[1].get_submodule(name)].float() for name in below.outputs]
-            self.pairs.append(best_pair(taught, learnt))
-            k, j = self.pairs[-1]
-            distances.append(map_distance(taught[k], pad_channels(learnt[j], taught[k].shape[1])))
-        return torch.stack(distances).sum()
+        teacher, student = self._networks
+        sides = [
+            ([self._maps[teacher.get_submodule(name)] for name in above.outputs],
+             [self._maps[student.get_submodule(name)] for name in below.outputs])
+            for above, below in zip(*self._groups, strict=True)
+        ]  # fmt: skip
+        self.pairs = best_pairs(sides)
+        return torch.stack(
+            [map_distance(taught[k], learnt[j]) for (k, j), (taught, learnt) in zip(self.pairs, sides, strict=True)]
+        ).sum()
 
 
 def logit_distance(teacher: Tensor, student: Tensor) -> Tensor:
@@ -141,41 +143,60 @@ def logit_distance(teacher: Tensor, student: Tensor) -> Tensor:
 
 
 def map_distance(teacher: Tensor, student: Tensor) -> Tensor:
-    """Jb: the L2 distance of l2-normalised maps, (B, C, H, W) each, averaged over the images."""
-    distances: Tensor = torch.linalg.vector_norm(_unit(teacher) - _unit(student), dim=_IMAGE)
+    """Jb: the L2 distance of l2-normalised maps, (B, C, H, W) and (B, at most C, H, W), averaged over the images."""
+    wide = pad_channels(student.float(), teacher.shape[1])
+    distances: Tensor = torch.linalg.vector_norm(_unit(teacher.float()) - _unit(wide), dim=_IMAGE)
     return distances.mean()
 
 
-def similarity(teacher: Tensor, student: Tensor) -> Tensor:
-    """Equations 3 and 4: the cosine of two (B, C, H, W) activations, averaged over the images."""
-    return _mean_cosine(_unit(teacher), _unit(student))
-
-
 @torch.no_grad()
-def most_similar(teachers: Sequence[Tensor], students: Sequence[Tensor]) -> tuple[int, int]:
-    """(k*, j*): the places of the teacher's and the student's most similar maps; the first of equals."""
-    above, below = ([_unit(maps) for maps in side] for side in (teachers, students))
-    cosines = torch.stack([_mean_cosine(taught, learnt) for taught in above for learnt in below])
-    return divmod(int(cosines.argmax()), len(students))
+def similarities(teachers: Sequence[Tensor], students: Sequence[Tensor]) -> Tensor:
+    """Equations 3 and 4: the cosines of a group's maps, averaged over the images.
+
+    Channels that a student's maps lack count as zeros (§4.1), which add nothing: they are not made. Half-precision maps
+    are multiplied in float32 and not copied into it.
+
+    Args:
+        teachers: K maps (B, C, H, W).
+        students: J maps (B, at most C, H, W).
+
+    Returns:
+        (K, J), float32.
+    """
+    with torch.autocast(teachers[0].device.type, enabled=False):
+        above, below = ([_norm(maps) for maps in side] for side in (teachers, students))
+        wide = [maps.float() for maps in students]
+        cosines = [
+            ((taught[:, : learnt.shape[1]] * learnt).sum(_IMAGE) / (first * second).clamp(min=_SMALLEST)).mean()
+            for taught, first in zip(teachers, above, strict=True)
+            for learnt, second in zip(wide, below, strict=True)
+        ]
+    return torch.stack(cosines).view(len(teachers), len(students))
 
 
-def best_pair(teachers: Sequence[Tensor], students: Sequence[Tensor]) -> tuple[int, int]:
-    """``most_similar``, maps of fewer channels padded; a group of one block each needs no comparison."""
-    if len(teachers) == len(students) == 1:
-        return 0, 0
-    widest = max(maps.shape[1] for maps in (*teachers, *students))
-    wide = [[pad_channels(maps, widest) for maps in side] for side in (teachers, students)]
-    return most_similar(wide[0], wide[1])
+def best_pairs(groups: Sequence[tuple[Sequence[Tensor], Sequence[Tensor]]]) -> list[tuple[int, int]]:
+    """(k*, j*) of each group: the places of the teacher's and the student's most similar maps; the first of equals.
+
+    A group of one block each needs no comparison; all others wait for the device once, together.
+    """
+    compared = [similarities(*group).argmax() for group in groups if len(group[0]) * len(group[1]) > 1]
+    best = iter(torch.stack(compared).tolist() if compared else [])
+    return [
+        divmod(next(best), len(students)) if len(teachers) * len(students) > 1 else (0, 0)
+        for teachers, students in groups
+    ]
 
 
 def pad_channels(maps: Tensor, channels: int) -> Tensor:
     """Adds channels of zeros behind those of (B, C, H, W), up to ``channels`` (Zhao et al. §4.1)."""
+    if maps.shape[1] == channels:
+        return maps  # torch's own padding would copy them
     return nn.functional.pad(maps, (0, 0, 0, 0, 0, channels - maps.shape[1]))
 
 
-def _mean_cosine(teacher: Tensor, student: Tensor) -> Tensor:
-    """Of unit maps; a teacher's and a student's are made so once, however many pairs they are in."""
-    return (teacher * student).sum(_IMAGE).mean()
+def _norm(maps: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(maps, dim=_IMAGE, dtype=torch.float32)
+    return norms
 
 
 def _unit(maps: Tensor) -> Tensor:

@@ -150,7 +150,11 @@ def test_all_recipes_can_be_read(path):
 
 @pytest.mark.parametrize(
     ("recipe_name", "student", "data"),
-    [("digits-study", "digits-p0.7", ""), ("cifar10-small", "cifar10-p0.9", "cifar")],
+    [
+        ("digits-study", "digits-p0.7", ""),
+        ("cifar10-small", "cifar10-p0.9", "cifar"),
+        ("cifar10-wrn28x10-short", "cifar10-wrn28x10-p0.7", "cifar"),
+    ],
 )
 def test_a_student_that_comes_along_is_as_good_as_its_card_says(recipe_name, student, data, request):
     recipe = load_recipe(MODELS / f"{recipe_name}.toml")

@@ -10,11 +10,10 @@ from torch import nn
 from pocketstep.data import Dataset
 from pocketstep.distill import (
     KnowledgeTransfer,
+    best_pairs,
     logit_distance,
     map_distance,
-    most_similar,
-    pad_channels,
-    similarity,
+    similarities,
 )
 from pocketstep.networks import ResidualNet
 from pocketstep.prune import thin
@@ -75,7 +74,7 @@ def test_cosine_and_pairs_against_a_naive_loop():
     teachers = [torch.rand(5, 6, 3, 3, generator=generator) for _ in range(3)]
     students = [torch.rand(5, 4, 3, 3, generator=generator) for _ in range(2)]
     students[1] = teachers[2][:, :4] * 0.5
-    best, expected = -1.0, None
+    found, best, expected = similarities(teachers, students), -1.0, None
     for k, taught in enumerate(teachers):
         for j, learnt in enumerate(students):
             wide = np.zeros((5, 6, 3, 3))
@@ -84,11 +83,23 @@ def test_cosine_and_pairs_against_a_naive_loop():
                 (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum())
                 for a, b in zip(taught.numpy().astype(float), wide, strict=True)
             ]
-            assert similarity(taught, pad_channels(learnt, 6)).item() == pytest.approx(np.mean(cosines), rel=1e-5)
+            assert found[k, j].item() == pytest.approx(np.mean(cosines), rel=1e-5)
             if np.mean(cosines) > best:
                 best, expected = np.mean(cosines), (k, j)
     assert expected == (2, 1)
-    assert most_similar(teachers, [pad_channels(s, 6) for s in students]) == expected
+    alone = (teachers[:1], students[:1])
+    assert best_pairs([(teachers, students), alone, (teachers[2:], students)]) == [expected, (0, 0), (0, 1)]
+
+
+def test_half_precision_maps_are_compared_as_float32():
+    generator = torch.Generator().manual_seed(4)
+    teachers = [torch.randn(4, 6, 5, 5, generator=generator).bfloat16() for _ in range(2)]
+    students = [torch.randn(4, 3, 5, 5, generator=generator).bfloat16()]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = similarities(teachers, students)
+    assert found.dtype == torch.float32
+    exact = similarities([m.float() for m in teachers], [m.float() for m in students])
+    assert torch.allclose(found, exact, rtol=1e-6, atol=1e-7)
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms(teacher, student, images, labels):
@@ -96,10 +107,8 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(teacher, student, images, lab
         above, below = block_outputs(teacher, images), block_outputs(student, images)
         jb, pairs = 0.0, []
         for taught, (learnt,) in zip(above, below, strict=True):
-            wide = pad_channels(learnt, taught[0].shape[1])
-            cosines = [similarity(maps, wide).item() for maps in taught]
-            pairs.append((int(np.argmax(cosines)), 0))
-            jb += map_distance(taught[pairs[-1][0]], wide).item()
+            pairs.append((int(similarities(taught, [learnt]).argmax()), 0))
+            jb += map_distance(taught[pairs[-1][0]], learnt).item()
         j1 = logit_distance(teacher(images), student(images)).item()
         j3 = nn.functional.cross_entropy(student(images), labels).item()
     for weights in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (0.5, 2, 3)):
