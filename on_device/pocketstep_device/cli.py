@@ -75,10 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     classify = add("classify", _classify, "label images")
-    classify.add_argument("images", type=Path, help=".npy or .npz file")
+    classify.add_argument("images", type=Path, help="a .npy or .npz file, a picture, or a folder of pictures")
     observe = add("observe", _observe, "store labelled images for the next update")
-    observe.add_argument("images", type=Path, help=".npy or .npz file; 'labels' in it replace --label")
-    observe.add_argument("--label", help="the class of all images")
+    observe.add_argument(
+        "images", type=Path, help="as for classify; 'labels' in a .npz file, and folders in a folder, name classes"
+    )
+    observe.add_argument("--label", help="the class of all images, where they name none")
     observe.add_argument("--new-class", action="store_true", help="add classes that do not exist yet")
     learn = add("learn", _learn, "update on what was observed; keep it only when known classes survive")
     learn.add_argument(
@@ -165,12 +167,12 @@ def _say(notes: Sequence[str]) -> None:
 def _classify(options: argparse.Namespace) -> tuple[Result, list[str]]:
     from pocketstep_device.images import read_images
 
-    images, _ = read_images(options.images)
     with _open(options) as learner:
+        images, names, _ = read_images(options.images, learner.manifest.task.input.shape)
         labels, probabilities, classes = learner.classify(images)
     best = probabilities.max(1)
-    lines = [f"{index}\t{label}\t{p:.3f}" for index, (label, p) in enumerate(zip(labels, best, strict=True))]
-    return {"labels": labels, "probabilities": probabilities.tolist(), "classes": classes}, lines
+    lines = [f"{name}\t{label}\t{p:.3f}" for name, label, p in zip(names, labels, best, strict=True)]
+    return {"images": names, "labels": labels, "probabilities": probabilities.tolist(), "classes": classes}, lines
 
 
 def _observe(options: argparse.Namespace) -> tuple[Result, list[str]]:
@@ -178,18 +180,19 @@ def _observe(options: argparse.Namespace) -> tuple[Result, list[str]]:
 
     from pocketstep_device.images import check_images, read_images
 
-    images, labels = read_images(options.images)
-    if labels is None and options.label is None:
-        raise InputError(f"{options.images} has no labels; give one with --label")
-    names = labels if labels is not None else [options.label] * len(images)
     counts: dict[str, int] = {}
     with _open(options) as learner:
+        shape = tuple(learner.manifest.task.input.shape)
+        images, _, labels = read_images(options.images, shape)
+        if labels is None and options.label is None:
+            raise InputError(f"{options.images} has no labels; give one with --label")
+        names = labels if labels is not None else [options.label] * len(images)
         unknown = sorted(set(names) - set(learner.classes))
         if unknown and not options.new_class:
             raise InputError(f"no class {', '.join(unknown)} here; add --new-class to make it")
         if len(unknown) > learner.free_slots:
             raise InputError(f"{len(unknown)} new classes for {learner.free_slots} free slots; observe fewer")
-        check_images(images, tuple(learner.manifest.task.input.shape))  # before a class takes a slot
+        check_images(images, shape)  # before a class takes a slot
         for name in unknown:
             learner.add_class(name)
         for name in sorted(set(names)):

@@ -9,9 +9,7 @@ import numpy as np
 
 from pocketstep.data import Dataset, Images
 from pocketstep_device.errors import InputError
-
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-_GREY = ("1", "L", "LA", "I", "I;16", "F")
+from pocketstep_device.pictures import PICTURES, is_picture, read_picture
 
 
 def class_folders(root: str | Path) -> list[str]:
@@ -45,42 +43,14 @@ def load_folder(
     """
     root, images, labels, paths = Path(folder), [], [], []
     for label, name in enumerate(classes):
-        files = sorted(p for p in (root / name).glob("*") if p.suffix.lower() in PICTURES)
+        files = sorted(p for p in (root / name).glob("*") if is_picture(p))
         if not files:
             raise InputError(f"{root / name} holds no pictures ({', '.join(PICTURES)}); every class needs some")
-        images += [_picture(path, size, channels) for path in files]
+        images += [read_picture(path, size, channels) for path in files]
         labels += [label] * len(files)
         paths += files
     _check_alike(images, paths)
     return Dataset(np.stack(images), np.array(labels, np.int64), tuple(classes))
-
-
-def load_unlabelled(folder: str | Path, size: tuple[int, int], channels: int) -> Images:
-    """All pictures in a folder and in its folders, (N, H, W, C) uint8, in the order of their paths.
-
-    Raises:
-        InputError: there are none, or a file is no picture.
-    """
-    root = Path(folder)
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
-    if not files:
-        raise InputError(f"{root} holds no pictures ({', '.join(PICTURES)}); give a folder of some")
-    return np.stack([_picture(path, size, channels) for path in files])
-
-
-def _picture(path: Path, size: tuple[int, int] | None, channels: int | None) -> Images:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as opened:
-            mode = "L" if channels == 1 or (channels is None and opened.mode in _GREY) else "RGB"
-            picture = ImageOps.exif_transpose(opened).convert(mode)
-            if size:
-                picture = ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.BILINEAR)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is no readable picture: {error}; remove it or save it anew") from None
-    pixels = np.asarray(picture, np.uint8)
-    return pixels.reshape(*pixels.shape[:2], -1)
 
 
 def _check_alike(images: Sequence[Images], paths: Sequence[Path]) -> None:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from pocketstep.data import Images
-from pocketstep.pictures import load_unlabelled
 from pocketstep.training import prepare
 from pocketstep.weights import load_network
 from pocketstep_device import Learner
@@ -96,10 +95,7 @@ def read_unlabelled(path: Path, shape: Sequence[int]) -> Images:
     Raises:
         InputError: none there, unreadable, or of another shape.
     """
-    height, width, channels = shape
-    if path.is_dir():
-        return load_unlabelled(path, (height, width), channels)
-    images = read_images(path)[0]
+    images = read_images(path, shape).images
     if images.dtype != np.uint8:
         raise InputError(f"{path} holds {images.dtype}; give images as uint8")
     return images

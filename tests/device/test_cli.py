@@ -132,7 +132,7 @@ def test_a_failed_check_is_exit_code_1(bundle_path: Path, files: Path, state: Pa
         (["classify", "BUNDLE", "FILES/pickle.npz"], "cannot be read"),
         (["classify", "BUNDLE", "FILES/other.npz"], "no array 'images', only pictures"),
         (["classify", "BUNDLE", "FILES/nan.npy"], "NaN"),
-        (["classify", "BUNDLE", "FILES"], "cannot be read"),
+        (["classify", "BUNDLE", "FILES"], "holds no pictures"),
         (["observe", "BUNDLE", "FILES/numbers.npz"], "one class name"),
         (["observe", "BUNDLE", "FILES/test.npy"], "give one with --label"),
         (["observe", "BUNDLE", "FILES/test.npy", "--label", "cat"], "no class cat here; add --new-class"),

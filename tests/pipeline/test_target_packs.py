@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from pocketstep.cli import app
 from pocketstep.data import Dataset, normalisation
 from pocketstep.networks import ResidualNet
-from pocketstep.pictures import load_unlabelled
 from pocketstep.target_packs import make_pack, read_unlabelled
 from pocketstep.training import evaluate, fit
 from pocketstep.weights import load_network, save_network
@@ -81,15 +79,6 @@ def test_a_pack_says_what_the_teacher_and_the_bundle_say(bundle_path: Path, fold
     np.testing.assert_array_equal(again.logits, pack.logits)
     assert again.classes == names
     assert again.features is None  # this bundle's step takes none
-
-
-def test_pictures_in_a_folder_are_brought_to_the_bundles_size(tmp_path: Path) -> None:
-    (tmp_path / "deeper").mkdir()
-    Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(tmp_path / "b.png")
-    Image.fromarray(np.full((16, 16), 10, np.uint8)).save(tmp_path / "deeper" / "a.jpg")
-    images = load_unlabelled(tmp_path, (16, 16), 1)
-    assert images.shape == (2, 16, 16, 1)
-    assert [int(image.mean()) for image in images] == [200, 10]
 
 
 @pytest.mark.parametrize(
