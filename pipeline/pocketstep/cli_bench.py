@@ -115,7 +115,7 @@ def accuracy(
     found, parts = recipes.load(recipe), _names(part) or []
     if not parts or not set(parts) <= {"stream", "shift"}:
         raise InputError(f"--part is '{part}'; give stream, shift, or both with a comma between")
-    order = found.order(runtime, threads)
+    order = found.order(data, runtime, threads)
     order = replace(order, methods=_names(methods) or order.methods, seeds=seeds or order.seeds)
     run.check(order.methods)
     train, test = found.images(data)
@@ -127,7 +127,7 @@ def accuracy(
         if "shift" in parts:
             table = found.shift
             result["shift"] = shift.measure(
-                found.settings(), train, test, out, cameras=table.cameras, cuts=table.cuts, variants=table.variants,
+                found.settings(data), train, test, out, cameras=table.cameras, cuts=table.cuts, variants=table.variants,
                 shown=table.shown, test_per_class=table.test_per_class or None, seconds=table.seconds,
                 runtime=runtime, threads=threads, tell=console.stage,
             )  # fmt: skip

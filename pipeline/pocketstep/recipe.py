@@ -1,19 +1,11 @@
-"""Recipes: TOML files that say everything a bundle is made from, read strictly."""
+"""Recipes: TOML files that say everything a bundle is made from; each table is a dataclass."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, TypeVar, cast, get_type_hints
 
-import tomllib
-
-from pocketstep_device.errors import InputError
-
-T = TypeVar("T")
+from pocketstep.toml_tables import parse, read
 
 
 @dataclass(frozen=True)
@@ -281,56 +273,3 @@ def load_recipe(path: str | Path) -> Recipe:
     recipe = parse(Recipe, {"name": file.stem, **content}, "")
     check_recipe(recipe)
     return recipe
-
-
-def read(path: str | Path, example: str) -> tuple[Path, dict[str, Any]]:
-    """A TOML file, or one that comes with pocketstep by its name, and where it lies.
-
-    Args:
-        path: of the file, ending with ``.toml``, or the name.
-        example: a name for the error's text.
-
-    Raises:
-        InputError: there is none, or it is no TOML.
-    """
-    file = Path(path) if Path(path).suffix == ".toml" else _bundled(str(path))
-    try:
-        return file, tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"there is no recipe {path}; give a .toml file, or '{example}'") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} is no readable TOML file: {error}") from None
-
-
-def _bundled(name: str) -> Path:
-    inside = Path(str(resources.files("pocketstep"))) / "models" / f"{name}.toml"
-    return inside if inside.exists() else Path(__file__).parents[2] / "models" / f"{name}.toml"
-
-
-def parse(kind: type[T], values: Any, where: str) -> T:
-    """A table as a dataclass whose fields are its keys; names what is missing, unknown or mistyped."""
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
-    hints, names = get_type_hints(kind), {f.name for f in fields}
-    needed = {f.name for f in fields if f.default is dataclasses.MISSING}
-    if not isinstance(values, dict):
-        raise InputError(f"the recipe's '{where or 'top level'}' must be a table")
-    unknown, missing = sorted(set(values) - names), sorted(needed - set(values))
-    if unknown or missing:
-        problem = f"unknown key '{unknown[0]}'" if unknown else f"missing key '{missing[0]}'"
-        raise InputError(f"the recipe has an {problem} in [{where or 'top level'}]".replace("an missing", "a missing"))
-    parsed = {name: _convert(hints[name], values[name], f"{where}.{name}".strip(".")) for name in values}
-    return kind(**parsed)
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    if isinstance(kind, UnionType):  # an optional section
-        kind = next(option for option in kind.__args__ if option is not NoneType)
-    if dataclasses.is_dataclass(kind):
-        return parse(cast(type[Any], kind), value, where)
-    if kind in (str, bool, int) and type(value) is kind:
-        return value
-    if kind is float and type(value) in (int, float):
-        return float(value)
-    if getattr(kind, "__origin__", None) is tuple and isinstance(value, list):
-        return tuple(_convert(kind.__args__[0], item, where) for item in value)
-    raise InputError(f"the recipe's {where} is {value!r}; it must be {getattr(kind, '__name__', kind)}")

@@ -52,7 +52,6 @@ QUICK = {
     "mobilenet_v3_small": vision("mobilenet_v3_small", 64, "features.0"),
     "squeezenet1_1": vision("squeezenet1_1", 64, "features.0"),
     "shufflenet_v2_x0_5": vision("shufflenet_v2_x0_5", 64, "conv1"),
-    "convnext_tiny": vision("convnext_tiny", 64, "features.0"),
     "lcnet_050": from_timm("lcnet_050", "bn1"),
     "convnext_atto": from_timm("convnext_atto", "stem"),
     # timm's miniatures: whole families of operators in a second each
@@ -63,6 +62,7 @@ QUICK = {
     }.items()},
 }  # fmt: skip
 SLOW = {
+    "convnext_tiny": vision("convnext_tiny", 64, "features.0"),
     "mobilenet_v2": vision("mobilenet_v2", 64, "features.0"),
     "regnet_y_400mf": vision("regnet_y_400mf", 64, "stem"),
     "resnet26d": from_timm("resnet26d", "conv1"),

@@ -105,8 +105,9 @@ def test_a_hundred_classes_one_by_one(tmp_path: Path, digits: Any) -> None:
     train = digits[0].select(range(2))
     net = ResidualNet(2, 1, (16, 32), 1)
     request = Request(
-        "many", train.classes, (16, 16, 1), (0.3,), (0.3,), "head", "group1", spare_classes=SPARE, replay_per_class=2
-    )
+        "many", train.classes, (16, 16, 1), (0.3,), (0.3,), "head", "group1", spare_classes=SPARE, replay_per_class=2,
+        directions=8,
+    )  # fmt: skip
     with Exporters(["litert"]) as exporters:
         build_bundle(net, net, request, train, None, tmp_path / "many.bundle", exporters, lambda stage: None)
     random = np.random.default_rng(0)

@@ -52,7 +52,7 @@ def write(network: Any, recipe: Any, data: Dataset, held: Dataset, like: Dataset
     """A bundle of a decoupled network; images are normalised as those of ``like``."""
     request = request_of(recipe, data, need_decoupling(network))
     mean, std = normalisation(like)
-    request = replace(request, mean=mean, std=std)
+    request = replace(request, mean=mean, std=std, directions=8)  # few: each is a sweep to export
     with Exporters(list(runtimes)) as exporters:
         return build_bundle(network, network, request, data, held, target, exporters, lambda stage: None).path
 

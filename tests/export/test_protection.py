@@ -29,7 +29,7 @@ def protected(tmp_path_factory: pytest.TempPathFactory, digits: Any) -> Path:
     net, train, normalisation = trained(digits)
     step = StepOptions(optimiser="adam", losses=LOSSES, projection="matrix", clip=True)
     request = Request("protected", train.classes, SHAPE, *normalisation, "centre", "group1", spare_classes=2, step=step)
-    request = replace(request, replay_per_class=8)
+    request = replace(request, replay_per_class=8, directions=8)  # few: each is a sweep to export
     target = tmp_path_factory.mktemp("protected") / "protected.bundle"
     with Exporters(["litert", "executorch"]) as exporters:
         build_bundle(net, net, request, train, train.per_class(3, 1), target, exporters, lambda stage: None)

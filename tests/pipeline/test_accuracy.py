@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pocketstep.bench.accuracy import recipe as recipes
-from pocketstep.bench.accuracy.base import Turned, architecture, base_network, upright_head
+from pocketstep.bench.accuracy.base import Beside, Turned, architecture, base_network, upright_head
 from pocketstep.bench.accuracy.fine_tuning import fine_tuned
 from pocketstep.bench.accuracy.incremental import METHODS
 from pocketstep.bench.accuracy.material import VARIANTS, Material, Settings
@@ -117,12 +117,31 @@ def test_base_is_trained_once(tmp_path: Path) -> None:
     assert upright_head(torch.nn.Linear(4, 12), 3).weight.shape == (3, 4)
 
 
+def test_a_base_learns_other_images_too_and_forgets_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = images(30, 2, side=32, seed=3)
+    monkeypatch.setattr("pocketstep.bench.accuracy.base.load_cifar", lambda folder, name, split: others)
+    beside = Beside("cifar10", 20, tmp_path)
+    joint = beside.added_to(images(5, 3, side=32))
+    assert joint.classes == ("class 0", "class 1", "class 2", "class 0 of cifar10", "class 1 of cifar10")
+    assert np.bincount(joint.labels).tolist() == [5, 5, 5, 20, 20]
+    net = base_network(
+        images(20, 3, side=32), tmp_path / "base.safetensors", network="small", epochs=1, seed=0, prepared=False,
+        smoothing=0.0, tell=lambda text: None, beside=beside,
+    )  # fmt: skip
+    assert net.head.out_features == 3
+    settings = Settings(first=3, beside=beside)
+    assert Material(joint, joint, settings, tmp_path, print)._base_name.endswith("-cifar10-20-0")
+
+
 @pytest.mark.parametrize(
     ("name", "steps"),
     [
         ("b50", 10),
         ("b50-mirrored", 10),
         ("b50-prepared", 10),
+        ("b50-beside", 10),
         ("b50-resnet18", 10),
         ("b50x10", 5),
         ("b0", 10),
@@ -131,7 +150,7 @@ def test_base_is_trained_once(tmp_path: Path) -> None:
 )
 def test_recipes_that_come_along(name: str, steps: int) -> None:
     recipe = recipes.load(f"cifar100-{name}")
-    order = recipe.order("litert", 2)
+    order = recipe.order(Path(), "litert", 2)
     assert set(np.diff(order.protocol.seen(100))) == {steps}
     assert order.settings.mirrored == (name in ("b50-mirrored", "b50-prepared"))
     check(recipe.stream.methods)
@@ -163,8 +182,8 @@ def test_tables_and_plots(tmp_path: Path) -> None:
            "average_spread": 0.01, "last_spread": 0.01, "forgetting_spread": 0.0, "seconds": 2.0,
            "bytes": 10**6}  # fmt: skip
     rival = {**row, "title": "FeTrIL", "seconds": None, "bytes": None}
-    stream = {"base": [0.8, 0.79], "prepared": True, "epochs": 3, "protocol": {"seen": [5, 10]}, "test_images": 100,
-              "runtime": "litert", "rows": [row, rival]}  # fmt: skip
+    stream = {"base": [0.8, 0.79], "prepared": True, "beside": "", "epochs": 3, "protocol": {"seen": [5, 10]},
+              "test_images": 100, "runtime": "litert", "rows": [row, rival]}  # fmt: skip
     table = stream_table(stream)
     assert table.row_count == 2
     assert "5 classes, then 1 × 5" in str(table.title)
@@ -215,4 +234,4 @@ def test_the_papers_network_is_resnet_18() -> None:
     with torch.device("meta"):
         net = ResidualNet.from_architecture(architecture("resnet18", 100))
     assert sum(p.numel() for p in net.parameters()) == pytest.approx(11.2e6, rel=0.01)
-    assert recipes.load("cifar100-b50-resnet18").settings().network == "resnet18"
+    assert recipes.load("cifar100-b50-resnet18").settings(Path()).network == "resnet18"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pocketstep.data import Dataset
+from pocketstep.data import Dataset, load_cifar
 from pocketstep.networks import Architecture, BlockShape, ResidualNet
 from pocketstep.parallel import best_device
 from pocketstep.training import fit
@@ -28,6 +30,30 @@ NETWORKS: dict[str, tuple[int, tuple[Shape, ...]]] = {
 }
 """Blocks of each of the four groups; inputs, outputs and stride of its first one. On 32x32 images: 1.2 M parameters and
 107 M multiply-adds; ResNet-18 in its CIFAR form, as in the papers, 11 M and 556 M."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Other images that the cloud has: features that tell their classes apart, too, say more about classes to come.
+
+    Attributes:
+        name: of the data set, ``cifar10`` or ``cifar100``.
+        per_class: images of each class; what a stream learns must not be among its classes.
+        folder: where its binary version is.
+    """
+
+    name: str
+    per_class: int
+    folder: Path
+
+    def added_to(self, data: Dataset) -> Dataset:
+        """The images of both, the other classes behind."""
+        others = load_cifar(self.folder, self.name, "train").per_class(self.per_class, 0)
+        return Dataset(
+            np.concatenate([data.images, others.images]),
+            np.concatenate([data.labels, others.labels + len(data.classes)]),
+            (*data.classes, *(f"{name} of {self.name}" for name in others.classes)),
+        )
 
 
 class Turned(nn.Module):
@@ -66,7 +92,7 @@ def smoothed(smoothing: float) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
 
 def base_network(
     data: Dataset, path: Path, *, network: str, epochs: int, seed: int, prepared: bool, smoothing: float,
-    tell: Callable[[str], None],
+    tell: Callable[[str], None], beside: Beside | None = None,
 ) -> ResidualNet:  # fmt: skip
     """Trains the base on the stream's first classes, or reads what an earlier run wrote.
 
@@ -79,6 +105,7 @@ def base_network(
         prepared: whether it is prepared for learning: no label smoothing, rotation labels.
         smoothing: of labels where it is not.
         tell: progress.
+        beside: images that it learns, too, and whose classes its head does not keep.
     """
     if path.exists():
         kept = load_network(path)
@@ -86,6 +113,7 @@ def base_network(
             raise InputError(f"{path} is no base of this benchmark; remove it to train one")
         return kept
     path.parent.mkdir(parents=True, exist_ok=True)
+    known, data = len(data.classes), beside.added_to(data) if beside else data
     classes = len(data.classes)
     rows = classes * TURNS if prepared else classes
     net = ResidualNet.from_architecture(architecture(network, rows), seed=seed).to(best_device())
@@ -98,7 +126,7 @@ def base_network(
         on_progress=lambda p: tell(f"base: epoch {p.epoch} of {p.epochs}, loss {p.loss:.3f}"),
     )  # fmt: skip
     net = net.eval().cpu().to(memory_format=torch.contiguous_format)
-    net.head = upright_head(net.head, classes)
+    net.head = upright_head(net.head, known)
     save_network(net, path)
     path.with_suffix(".checkpoint").unlink(missing_ok=True)
     return net

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pocketstep.assemble import build_bundle
-from pocketstep.bench.accuracy.base import MEAN, STD, base_network
+from pocketstep.bench.accuracy.base import MEAN, STD, Beside, base_network
 from pocketstep.bench.accuracy.incremental import Encoded
 from pocketstep.bench.accuracy.stream import first_classes, reordered
 from pocketstep.compile.options import StepOptions
@@ -52,6 +52,7 @@ class Settings:
         seed: of class order, base and choice of images.
         network: of the base, see ``NETWORKS``.
         mirrored: whether mirror images are looked at, too.
+        beside: other images that the base learns.
     """
 
     first: int = 50
@@ -63,6 +64,7 @@ class Settings:
     seed: int = 0
     network: str = "small"
     mirrored: bool = False
+    beside: Beside | None = None
 
 
 @dataclass
@@ -98,7 +100,7 @@ class Material:
         path = self.folder / f"base-{self._base_name}.safetensors"
         return base_network(
             seen, path, network=s.network, epochs=s.epochs, seed=s.seed, prepared=s.prepared,
-            smoothing=s.smoothing, tell=self.tell,
+            smoothing=s.smoothing, tell=self.tell, beside=s.beside,
         )  # fmt: skip
 
     def bundle(self, variant: str, runtime: str) -> Path:
@@ -135,7 +137,8 @@ class Material:
     def _base_name(self) -> str:
         s = self.settings
         kind = "prepared" if s.prepared else f"smooth{s.smoothing}"
-        return f"{s.network}-{s.first}-{s.epochs}-{kind}-{s.seed}"
+        beside = f"-{s.beside.name}-{s.beside.per_class}" if s.beside else ""
+        return f"{s.network}-{s.first}-{s.epochs}-{kind}{beside}-{s.seed}"
 
     @property
     def _settings_name(self) -> str:

@@ -5,26 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pocketstep.bench.accuracy.base import NETWORKS
+from pocketstep.bench.accuracy.base import NETWORKS, Beside
 from pocketstep.bench.accuracy.material import CUTS, Settings
 from pocketstep.bench.accuracy.run import Order, check
 from pocketstep.bench.accuracy.stream import Protocol
 from pocketstep.camera import CAMERAS
 from pocketstep.data import Dataset, load_cifar
-from pocketstep.recipe import parse, read
 from pocketstep.recipe_checks import between
+from pocketstep.toml_tables import parse, read
 from pocketstep_device.errors import InputError
 
 
 @dataclass(frozen=True)
 class BaseTable:
-    """The base: see ``Settings``."""
+    """The base: see ``Settings``; ``beside`` names other images that it learns, so many of each class."""
 
     network: str
     classes: int
     epochs: int
     prepared: bool
     smoothing: float
+    beside: str = ""
+    beside_per_class: int = 2500
 
 
 @dataclass(frozen=True)
@@ -66,19 +68,20 @@ class AccuracyRecipe:
     stream: StreamTable
     shift: ShiftTable
 
-    def settings(self, seed: int = 0) -> Settings:
-        """Of the base and the bundles."""
+    def settings(self, folder: Path, seed: int = 0) -> Settings:
+        """Of the base and the bundles; ``folder`` is where the images are."""
         base, stream = self.base, self.stream
+        beside = Beside(base.beside, base.beside_per_class, folder) if base.beside else None
         return Settings(
             base.classes, base.epochs, base.prepared, base.smoothing, stream.cut, stream.replay_per_class, seed,
-            base.network, stream.mirrored,
+            base.network, stream.mirrored, beside,
         )  # fmt: skip
 
-    def order(self, runtime: str, threads: int) -> Order:
+    def order(self, folder: Path, runtime: str, threads: int) -> Order:
         """What the stream's part asks for."""
         stream = self.stream
         return Order(
-            Protocol(self.base.classes, stream.steps), self.settings(), stream.methods, stream.seeds,
+            Protocol(self.base.classes, stream.steps), self.settings(folder), stream.methods, stream.seeds,
             stream.test_per_class or None, stream.store_mb, runtime, threads,
         )  # fmt: skip
 
@@ -105,6 +108,7 @@ def load(path: str) -> AccuracyRecipe:
 def _check(recipe: AccuracyRecipe) -> None:
     check(recipe.stream.methods)
     chosen = {"data": ((recipe.data,), ("cifar100",)), "base.network": ((recipe.base.network,), tuple(NETWORKS)),
+              "base.beside": ((recipe.base.beside,), ("", "cifar10")),
               "stream.cut": ((recipe.stream.cut,), tuple(CUTS)),
               "shift.cameras": (recipe.shift.cameras, tuple(CAMERAS)), "shift.cuts": (recipe.shift.cuts, tuple(CUTS)),
               "shift.variants": (recipe.shift.variants, ("centre", "full"))}  # fmt: skip
@@ -114,6 +118,7 @@ def _check(recipe: AccuracyRecipe) -> None:
                 raise InputError(f"the recipe's {where} has '{value}'; choose of {', '.join(known)}")
     bounds = {
         "base.epochs": (recipe.base.epochs, 1, 10_000), "base.smoothing": (recipe.base.smoothing, 0, 0.9),
+        "base.beside_per_class": (recipe.base.beside_per_class, 1, 5000),
         "stream.seeds": (recipe.stream.seeds, 1, 100), "stream.store_mb": (recipe.stream.store_mb, 0.1, 65536),
         "stream.test_per_class": (recipe.stream.test_per_class, 0, 100_000),
         "stream.replay_per_class": (recipe.stream.replay_per_class, 1, 100_000),

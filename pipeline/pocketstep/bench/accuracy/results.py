@@ -15,6 +15,7 @@ def stream_table(result: dict[str, Any]) -> Table:
     """A row a method, best average first."""
     base = " / ".join(f"{value:.1%}" for value in result["base"])
     kind = "prepared for learning" if result["prepared"] else "plain"
+    kind += f", beside {result['beside']}" if result["beside"] else ""
     seen = result["protocol"]["seen"]
     title = (
         f"{seen[0]} classes, then {len(seen) - 1} × {seen[1] - seen[0]}; "
