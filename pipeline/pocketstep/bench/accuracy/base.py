@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ class Beside:
         folder: where its binary version is.
     """
 
-    name: str
+    name: Literal["cifar10", "cifar100"]
     per_class: int
     folder: Path
 

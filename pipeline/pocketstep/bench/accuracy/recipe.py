@@ -71,7 +71,7 @@ class AccuracyRecipe:
     def settings(self, folder: Path, seed: int = 0) -> Settings:
         """Of the base and the bundles; ``folder`` is where the images are."""
         base, stream = self.base, self.stream
-        beside = Beside(base.beside, base.beside_per_class, folder) if base.beside else None
+        beside = Beside("cifar10", base.beside_per_class, folder) if base.beside else None
         return Settings(
             base.classes, base.epochs, base.prepared, base.smoothing, stream.cut, stream.replay_per_class, seed,
             base.network, stream.mirrored, beside,
