@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import nn
@@ -15,12 +15,14 @@ from pocketstep.assemble import build_bundle
 from pocketstep.blueprint import request_of
 from pocketstep.checkpoint import digest
 from pocketstep.console import Console
+from pocketstep.data import normalisation
+from pocketstep.decouple.specialise import specialise
 from pocketstep.decouple.stage import Decoupled, decouple_stage, need_section
-from pocketstep.decouple.surgery import decoupling_of
+from pocketstep.decouple.surgery import decoupling_of, need_decoupling
 from pocketstep.export import RUNTIMES
 from pocketstep.export.run import Exporters
 from pocketstep.recipe import Recipe, load_recipe
-from pocketstep.stages import Trained, Watching, check_teacher, compress, judge, load_material, train_teacher
+from pocketstep.stages import Material, Trained, Watching, check_teacher, compress, judge, load_material, train_teacher
 from pocketstep.weights import load_network, save_network
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import InputError
@@ -106,8 +108,7 @@ class Workshop:
         Raises:
             InputError: the recipe normalises each image by itself, which a bundle's programs do not.
         """
-        if self.recipe.data.per_image:
-            raise InputError("a bundle normalises all images alike: set data.per_image = false in the recipe")
+        self._check_normalisation()
         with Exporters(runtimes, console.exported) as exporters:
             teacher = self.teacher(console)
             network = (self.decoupled(console) if self.recipe.decouple else self.student(console)).network
@@ -117,6 +118,17 @@ class Workshop:
                 network, teacher.network, request, material.cloud, material.held_back, target, exporters,
                 console.stage,
             )  # fmt: skip
+
+    def carried(self, classes: Sequence[str], target: Path, console: Console, runtimes: Sequence[str]) -> Bundle:
+        """The bundle of a device that carries the paths of some classes; see ``carried_bundle``."""
+        self._check_normalisation()
+        with Exporters(runtimes, console.exported) as exporters:
+            network = self.decoupled(console).network
+            return carried_bundle(self.recipe, self.material, network, classes, target, exporters, console.stage)
+
+    def _check_normalisation(self) -> None:
+        if self.recipe.data.per_image:
+            raise InputError("a bundle normalises all images alike: set data.per_image = false in the recipe")
 
     def watching(self, console: Console) -> Watching:
         """Who is told about trainings, which are kept in the folder while they run."""
@@ -144,3 +156,33 @@ class Workshop:
         write_atomically(mark, self._digest(parts).encode())
         for unfinished in self.folder.glob("*.training"):
             unfinished.unlink()
+
+
+def carried_bundle(
+    recipe: Recipe, material: Material, network: nn.Module, classes: Sequence[str], target: Path,
+    exporters: Exporters, on_stage: Callable[[str], None],
+) -> Bundle:  # fmt: skip
+    """A bundle of shared layers, some classes' paths and all spare ones, which its device fills and a fleet exchanges.
+
+    Images are normalised as the whole network's are, so that a shared layer means the same in both, and parts are told
+    apart by class name, so that a server with the whole bundle averages them with the others'.
+
+    Args:
+        recipe: of the whole network.
+        material: its images.
+        network: decoupled.
+        classes: at least two of its classes, in the order of the new bundle's.
+        target: the bundle's folder.
+        exporters: started processes, one a runtime.
+        on_stage: told what is being done.
+
+    Raises:
+        InputError: fewer than two classes, or one without a path.
+    """
+    if len(classes) < 2:
+        raise InputError("a device tells at least two classes apart: name more, such as --classes cat,dog")
+    part = specialise(network, classes, spare=need_decoupling(network).spare)
+    cloud, held_back = material.cloud.select(classes), material.held_back.select(classes)
+    mean, std = normalisation(material.cloud)
+    request = replace(request_of(recipe, cloud, need_decoupling(part)), mean=mean, std=std)
+    return build_bundle(part, part, request, cloud, held_back, target, exporters, on_stage)

@@ -30,6 +30,13 @@ def decouple(
             help="classes between commas: a specialised network of their paths; one class is told from all others",
         ),
     ] = "",
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="with --classes: the bundle of a device that carries their paths and the spare ones, no others"
+        ),
+    ] = None,
+    runtime: Annotated[str, typer.Option(help="which programs it gets, between commas")] = "litert,executorch,coreml",
     data: Annotated[str, typer.Option("--data", help="where the images are, if not where the recipe says")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")] = False,
 ) -> None:
@@ -39,13 +46,20 @@ def decouple(
     from pocketstep.decouple.stage import figures, specialised
     from pocketstep.weights import save_network
 
+    names = [name.strip() for name in classes.split(",") if name.strip()]
+    if bundle and not names:
+        raise InputError(
+            "--bundle has some classes' paths: name them with --classes (pocketstep build makes the whole)"
+        )
     with Console(quiet=as_json) as console:
         workshop = Workshop(recipe, out, data)
         made = workshop.decoupled(console)
         networks = {"decoupled": made.network}
         result: dict[str, Any] = {"report": made.report}
-        if classes:
-            names = [name.strip() for name in classes.split(",") if name.strip()]
+        if bundle:
+            carried = workshop.carried(names, bundle, console, [name.strip() for name in runtime.split(",")])
+            result["bundle"] = {"path": str(bundle), "bytes": sum(e.bytes for e in carried.manifest.files.values())}
+        if names:
             part, result["specialised"] = specialised(
                 workshop.recipe, workshop.material, made.network, names, workshop.watching(console)
             )
@@ -99,6 +113,8 @@ def _print(result: dict[str, Any]) -> None:
         else:
             typer.echo(f"one against all, over all test images as they come: {found['all_images']:.1%}")
         typer.echo(f"{found['file']}")
+    if "bundle" in result:
+        typer.echo(f"{result['bundle']['path']}: {result['bundle']['bytes'] / 2**20:.1f} MiB")
 
 
 def fleet(

@@ -8,12 +8,12 @@ from typing import Any
 
 from pocketstep.assemble import build_bundle
 from pocketstep.blueprint import request_of
-from pocketstep.data import Dataset, normalisation
+from pocketstep.build import carried_bundle
+from pocketstep.data import normalisation
 from pocketstep.decouple.finetune import fine_tune
 from pocketstep.decouple.paths import choose_paths, parse_setting
 from pocketstep.decouple.region import find_region
 from pocketstep.decouple.scores import score_filters
-from pocketstep.decouple.specialise import specialise
 from pocketstep.decouple.surgery import decouple, need_decoupling
 from pocketstep.export.run import Exporters
 from pocketstep.recipe import load_recipe
@@ -31,7 +31,7 @@ def decoupled_digits(epochs: int = 3) -> tuple[Any, Any, Any]:
         recipe,
         teacher=replace(recipe.teacher, epochs=epochs, widths=(8, 16, 32)),
         decouple=replace(recipe.decouple, epochs=epochs, setting="2_13%", spare_paths=SPARE),
-        plan=replace(recipe.plan, spare_classes=SPARE),
+        plan=replace(recipe.plan, spare_classes=SPARE, directions=8),  # few: each is a sweep to export
         replay=replace(recipe.replay, per_class=10),
     )
     material = load_material(recipe)
@@ -48,22 +48,14 @@ def decoupled_digits(epochs: int = 3) -> tuple[Any, Any, Any]:
     return recipe, material, network
 
 
-def write(network: Any, recipe: Any, data: Dataset, held: Dataset, like: Dataset, target: Path, *runtimes: str) -> Path:
-    """A bundle of a decoupled network; images are normalised as those of ``like``."""
-    request = request_of(recipe, data, need_decoupling(network))
-    mean, std = normalisation(like)
-    request = replace(request, mean=mean, std=std, directions=8)  # few: each is a sweep to export
-    with Exporters(list(runtimes)) as exporters:
-        return build_bundle(network, network, request, data, held, target, exporters, lambda stage: None).path
-
-
 def both(folder: Path, *runtimes: str) -> tuple[Path, Path, Any]:
     """(whole bundle, the carried paths' bundle, material)."""
     recipe, material, network = decoupled_digits()
-    whole = write(network, recipe, material.cloud, material.held_back, material.cloud, folder / "whole", *runtimes)
-    names = list(CARRIED)
-    part = write(
-        specialise(network, names, spare=SPARE), recipe, material.cloud.select(names), material.held_back.select(names),
-        material.cloud, folder / "part", *runtimes,
-    )  # fmt: skip
+    request = request_of(recipe, material.cloud, need_decoupling(network))
+    with Exporters(list(runtimes)) as exporters:
+        whole = build_bundle(
+            network, network, request, material.cloud, material.held_back, folder / "whole", exporters, print
+        ).path
+    with Exporters(list(runtimes)) as exporters:
+        part = carried_bundle(recipe, material, network, CARRIED, folder / "part", exporters, print).path
     return whole, part, material

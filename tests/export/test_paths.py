@@ -9,8 +9,10 @@ import numpy as np
 import path_bundle
 import pytest
 
+from pocketstep.federate.next_bundle import initial_parts, state_of
 from pocketstep_device import Learner
 from pocketstep_device.bundle import Bundle
+from pocketstep_device.exchange import class_of, export_parts, import_parts
 from pocketstep_device.golden import TOLERANCE, replay
 from pocketstep_device.machine import Machine
 from pocketstep_device.masks import owners
@@ -74,3 +76,20 @@ def test_a_new_class_learns_in_its_own_path_ten_times_faster(made: tuple[Path, P
             assert set(asked[f"mask.{name}"][owner == 0].ravel()) == {1.0}, name
             assert not learner._values[name][owner < 0].any(), name  # nothing grows between two paths
             assert np.abs(learner._values[name] - before[name])[owner == slot].max() > 0, name
+
+
+def test_a_carried_part_goes_to_the_whole_network_and_back(made: tuple[Path, Path, Any], tmp_path: Path) -> None:
+    """What a device with three paths sends lies in the whole's places of these classes; others' parts it leaves out."""
+    whole = Bundle.open(made[0])
+    parts = initial_parts(whole)
+    with Learner.open(made[1], tmp_path / "state") as learner:
+        sent = export_parts(learner)
+        assert {class_of(name) for name in sent} == set(path_bundle.CARRIED)
+        assert all(np.array_equal(part, parts[name]) for name, part in sent.items())  # the cut changed none of them
+        taken = import_parts(learner, {name: part + 1 for name, part in parts.items()})
+        assert set(taken) == set(sent)
+        state, classes = state_of(whole, export_parts(learner))
+    assert classes == list(whole.manifest.task.classes)
+    before, _ = whole.tensors("state.safetensors")
+    moved = np.abs(state["head.bias"] - before["head.bias"]) > 0.5
+    assert {name for name, is_moved in zip(classes, moved, strict=False) if is_moved} == set(path_bundle.CARRIED)
