@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pocketstep import targets
 from pocketstep.compile import projection, training
 from pocketstep.compile import signatures as sig
-from pocketstep.compile.class_covariances import count_directions, directions_of, with_places
+from pocketstep.compile.class_covariances import count_directions, directions_of, rounded, with_places
 from pocketstep.compile.graph import module_path
 from pocketstep.compile.operators import Pair
 from pocketstep.compile.quantised import round_prefix
@@ -78,7 +78,7 @@ def plan_student(student: nn.Module, request: Request, data: Dataset | None) -> 
         features = targets.joined_features(model, trained, data.images)
         model = replace(model, origin=features.mean(0))
         features = features - model.origin
-        model = replace(model, directions=_directions(request, features))
+        model = replace(model, directions=_directions(request, features, torch.from_numpy(data.labels)))
         if model.directions is not None:
             features = with_places(features, model.directions)
     batch = request.batch
@@ -98,11 +98,11 @@ def plan_student(student: nn.Module, request: Request, data: Dataset | None) -> 
     return Blueprint(request, model, {s.name: s for s in made}, state, decoupling_of(student))
 
 
-def _directions(request: Request, features: Tensor) -> Tensor | None:
+def _directions(request: Request, features: Tensor, labels: Tensor) -> Tensor | None:
     if request.expansion:
         return None
     found = directions_of(features, count_directions(request.directions, features.shape[1], request.slots))
-    return found if len(found) else None
+    return rounded(found, features, labels) if len(found) else None
 
 
 def learning_model(student: nn.Module, request: Request, images: Images) -> LearningModel:

@@ -20,7 +20,7 @@ STEPS = 12
 POOL = 4  # candidates for each row of a batch
 LOSS_WEIGHT = 0.5
 LARGEST_PROJECTION = 128  # 64 KiB in the trace
-SHRINKAGE = 0.5  # much, so that a few random samples make a well-conditioned matrix: arithmetic is on trial, not it
+SHRINKAGE = 0.8  # much, so that the matrix is well conditioned whatever the features: arithmetic is on trial, not it
 EPSILON = 0.01  # Adam's: with its 1e-8 a gradient that is a rounding error moves its weight as far as any other
 CLIP_NORMS = (0.05, 1e3)  # binding and not, in turns
 

@@ -95,9 +95,11 @@ def linear_head(
     spread = symmetric(second, size) / number - between * (1.0 - ridge) - product(centre, centre, turn_a=True) * ridge
     ones = frozen(lambda: torch.ones(size, 1))
     level = (column_sums(diagonal(spread)) * (1.0 / size)).clamp(min=SMALLEST_VARIANCE)
-    inverted = inverse(spread * (1.0 - shrinkage) + as_diagonal(ones * (level * shrinkage.reshape(1, 1))))
+    shrunk = spread * (1.0 - shrinkage) + as_diagonal(ones * (level * shrinkage.reshape(1, 1)))
+    inverted = inverse(shrunk)
     targets = means * (1.0 - ridge) + (means - centre) * shares * ridge
     weight = product(targets, inverted)
+    weight = weight + product(targets - product(weight, shrunk), inverted)  # what rounding took from the inverse
     bias = row_sums(weight * means) * (-0.5 * (1.0 - ridge)) + (shares - row_sums(weight * centre)) * ridge
     if directions is not None and own is not None:
         quadratic, constant = correction(present, every[:, size:], directions, shrinkage, level, own)
