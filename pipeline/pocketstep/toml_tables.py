@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from importlib import resources
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, cast, get_type_hints
 
-import tomllib
-
 from pocketstep_device.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 T = TypeVar("T")
 
@@ -27,11 +31,16 @@ def read(path: str | Path, example: str) -> tuple[Path, dict[str, Any]]:
     """
     file = Path(path) if Path(path).suffix == ".toml" else _bundled(str(path))
     try:
-        return file, tomllib.loads(file.read_text(encoding="utf-8"))
+        return file, parse_text(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"there is no recipe {path}; give a .toml file, or '{example}'") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise InputError(f"{path} is no readable TOML file: {error}") from None
+
+
+def parse_text(text: str) -> dict[str, Any]:
+    """TOML as a dictionary; ``ValueError`` where it is none."""
+    return tomllib.loads(text)
 
 
 def _bundled(name: str) -> Path:

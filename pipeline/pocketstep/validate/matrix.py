@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomllib
-
+from pocketstep.toml_tables import parse_text
 from pocketstep_device.errors import InputError
 
 _RUNTIMES = ("litert", "tflite", "executorch")
@@ -48,7 +47,7 @@ def read_matrix(path: Path) -> Matrix:
         InputError: unreadable, or a field is unknown, missing or of a wrong type.
     """
     try:
-        found = tomllib.loads(path.read_text())
+        found = parse_text(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is no matrix of targets: {error}") from error
     if unknown := set(found) - _FIELDS:
