@@ -63,7 +63,7 @@ def rounded(directions: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         features: (N, D); labels: (N,), of the cloud's images.
     """
     within = features.double().clone()
-    for label in labels.unique():
+    for label in set(labels.tolist()):
         within[labels == label] -= within[labels == label].mean(0)
     axes = directions.double()
     places, level = within @ axes.T, within.square().mean().clamp(min=SMALLEST_PIVOT)
