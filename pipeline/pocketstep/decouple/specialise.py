@@ -58,7 +58,7 @@ def _chosen(whole: Decoupling, classes: Sequence[str], spare: int) -> list[int]:
         problem = f"there is no path of '{unknown[0]}'" if unknown else "name each class once"
         raise InputError(f"cannot cut out these classes: {problem}; choose among {', '.join(whole.classes)}")
     if spare > whole.spare:
-        raise InputError(f"{spare} spare paths are more than the network's {whole.spare}")
+        raise InputError(f"{spare} spare paths are more than the network's {whole.spare}: ask for fewer")
     own = [whole.classes.index(name) for name in classes]
     return own + list(range(len(whole.classes), len(whole.classes) + spare))
 

@@ -61,7 +61,9 @@ class AdbTarget:
         done = self._instrument(shlex.join(["am", "instrument", "-w", "-r", *words, RUNNER]), job.timeout)
         found = self._app("cat files/report.json", _SHORT)
         if found.returncode or not found.stdout.startswith(b"{"):
-            raise TargetError("died", f"no report from {self.name}: {last_lines(done.stdout + done.stderr)}")
+            raise TargetError(
+                "died", f"no report from {self.name} (see adb logcat there): {last_lines(done.stdout + done.stderr)}"
+            )
         return found.stdout
 
     def close(self) -> None:
@@ -81,7 +83,9 @@ class AdbTarget:
                 raise
             said = self._adb(["get-state"], _SHORT)  # says why, in most cases as an error of its own
             state = last_lines(said.stderr + said.stdout)
-            raise TargetError("unreachable", f"{self.name} did not come within {_SHORT:.0f} s: {state}") from error
+            raise TargetError(
+                "unreachable", f"{self.name} did not come within {_SHORT:.0f} s; look at adb devices: {state}"
+            ) from error
 
     def _instrument(self, command: str, timeout: float) -> Completed:
         try:
@@ -89,7 +93,7 @@ class AdbTarget:
         except TargetError as error:
             if error.kind != "unreachable":
                 raise
-            raise TargetError("died", f"{self.name} went away in the middle: {error}") from error
+            raise TargetError("died", f"{self.name} went away in the middle; run again: {error}") from error
 
     def _push(self, bundle: Path) -> None:
         """Through the one folder that both sides may use, into the app's own."""

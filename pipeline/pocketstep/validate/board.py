@@ -178,7 +178,7 @@ def _wait_for_ssh(board: Board, process: subprocess.Popen[bytes], began: float) 
     """QEMU accepts connections from the start, so what counts is the server's greeting."""
     while time.monotonic() - began < _BOOT:
         if process.poll() is not None:
-            raise board.explained(TargetError("died", "the emulated board ended"))
+            raise board.explained(TargetError("died", "the emulated board ended; run again"))
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", board.port), 2) as connection:
             connection.settimeout(1 + (time.monotonic() - began) / 10)  # one from before the network is up gets none
             if connection.recv(4) == b"SSH-":

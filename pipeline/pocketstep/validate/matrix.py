@@ -54,9 +54,9 @@ def read_matrix(path: Path) -> Matrix:
         raise InputError(f"{path} has an unknown field '{min(unknown)}'; known are {', '.join(sorted(_FIELDS))}")
     bundles, targets = found.get("bundles", []), found.get("target", [])
     if not isinstance(bundles, list) or not all(isinstance(b, str) for b in bundles):
-        raise InputError(f"'bundles' of {path} must be a list of paths")
+        raise InputError(f"'bundles' of {path} must be a list of paths of bundles")
     if not isinstance(targets, list) or not targets:
-        raise InputError(f"{path} names no [[target]]")
+        raise InputError(f"{path} names no [[target]]; add one, as in models/targets.toml")
     numbers = {name: _number(found, name, path) for name in ("jobs", "tolerance", "timeout", "threads")}
     threads = numbers["threads"]
     return Matrix(

@@ -80,7 +80,7 @@ class SshTarget:
             if error.kind != "unreachable":
                 raise
             self._there.clear()  # a board that starts again may have emptied its temporary folder
-            raise TargetError("died", f"{self.name} hung up in the middle: {error}") from error
+            raise TargetError("died", f"{self.name} hung up in the middle; run again: {error}") from error
         finished(done, self.name)
         found = self._shell.run(f"cat {report}", timeout=_SHORT)
         if found.returncode:
@@ -111,7 +111,9 @@ class SshTarget:
         self._facts = json.loads(self._shell.checked(asked, "Asking what it is", timeout=_SHORT))
         if self._facts["free_mb"] < _ROOM_MB:
             free = self._facts["free_mb"]
-            raise TargetError("disk full", f"{self.name} has {free} MiB free in {made}; {_ROOM_MB} are needed")
+            raise TargetError(
+                "disk full", f"{self.name} has {free} MiB free in {made}; make {_ROOM_MB}, or give …/data"
+            )
 
     def _environment(self, runtime: str) -> list[str]:
         """The command of a Python there that has the device package and a runtime."""
@@ -140,7 +142,9 @@ class SshTarget:
         newest, python = _NEWEST.get(runtime, (99,)), self._facts["python"]
         if tuple(int(part) for part in python.split(".")) > newest:
             last = ".".join(map(str, newest))
-            raise UnsupportedError(f"{runtime} has wheels up to Python {last} and {self.name} has {python}")
+            raise UnsupportedError(
+                f"{runtime} has wheels up to Python {last} and {self.name} has {python}; put one there"
+            )
         found = tuple(int(part) for part in libc.split(".")[:2] if part.isdigit())
         if machine == "aarch64" and found and found < _GLIBC.get(runtime, (0,)):
             raise UnsupportedError(f"{runtime} needs glibc 2.34 and {self.name} has {libc}; ask for --runtime tflite")
