@@ -54,34 +54,50 @@ def shift_table(result: dict[str, Any]) -> Table:
 
 
 def draw_stream(result: dict[str, Any], path: Path) -> None:
-    """Accuracy by number of classes known, a line a method (the first seed)."""
+    """Accuracy by number of classes known, a line a method (the first seed); beside it forgetting (all seeds)."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for row in sorted(result["rows"], key=lambda r: -r["average"]):
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    axes, lost = figure.subplots(1, 2, width_ratios=[3, 1])
+    rows = sorted(result["rows"], key=lambda r: -r["average"])
+    for place, row in enumerate(rows):
         values = [100 * value for value in row["curve"]]
-        axes.plot(result["protocol"]["seen"], values, marker="o", markersize=3, label=row["title"])
+        (line,) = axes.plot(result["protocol"]["seen"], values, marker="o", markersize=3, label=row["title"])
+        lost.barh(place, 100 * row["forgetting"], color=line.get_color())
+        lost.annotate(f"{100 * row['forgetting']:.1f}", (max(0.0, 100 * row["forgetting"]), place), fontsize=8,
+                      xytext=(3, 0), textcoords="offset points", va="center")  # fmt: skip
     axes.set_xlabel("classes known")
     axes.set_ylabel("accuracy on them, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="lower left")
+    lost.set_yticks([])
+    lost.invert_yaxis()
+    lost.margins(x=0.2)
+    lost.set_xlabel("forgetting, points")
     figure.savefig(path, dpi=150)
 
 
 def draw_costs(result: dict[str, Any], path: Path) -> None:
-    """Average accuracy against seconds an update, the area of a dot what is kept."""
+    """Average accuracy against seconds an update; the area of a dot is what is kept."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     rows = [row for row in result["rows"] if row["seconds"] is not None]
+    times = [row["seconds"] for row in rows]
     for row in rows:
         size = 20 + (row["bytes"] or 0) / 1e5
         axes.scatter(row["seconds"], 100 * row["average"], s=size, alpha=0.6)
-        axes.annotate(row["title"], (row["seconds"], 100 * row["average"]), fontsize=8, xytext=(6, 3),
+        kept = f", {row['bytes'] / 1e6:.1f} MB" if row["bytes"] else ""
+        left = row["seconds"] ** 2 > min(times) * max(times)  # towards the middle, else the page ends before the words
+        axes.annotate(row["title"] + kept, (row["seconds"], 100 * row["average"]), fontsize=8,
+                      xytext=(-6 if left else 6, 4), ha="right" if left else "left",
                       textcoords="offset points")  # fmt: skip
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("seconds an update")
     axes.set_ylabel("average incremental accuracy, %")
     axes.grid(alpha=0.3)
