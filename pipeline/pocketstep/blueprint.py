@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pocketstep import targets
 from pocketstep.compile import projection, training
 from pocketstep.compile import signatures as sig
-from pocketstep.compile.class_covariances import count_directions, directions_of, rounded, with_places
+from pocketstep.compile.class_covariances import count_directions, directions_of, turned, with_places
 from pocketstep.compile.graph import module_path
 from pocketstep.compile.operators import Pair
 from pocketstep.compile.quantised import round_prefix
@@ -102,7 +102,7 @@ def _directions(request: Request, features: Tensor, labels: Tensor) -> Tensor | 
     if request.expansion:
         return None
     found = directions_of(features, count_directions(request.directions, features.shape[1], request.slots))
-    return rounded(found, features, labels) if len(found) else None
+    return turned(found, features, labels) if len(found) else None
 
 
 def learning_model(student: nn.Module, request: Request, images: Images) -> LearningModel:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pocketstep.validate.matrix import Matrix, Row
     from pocketstep.validate.outcome import Outcome
     from pocketstep.validate.run import Settings
-    from pocketstep.validate.targets import Target
+    from pocketstep.validate.target import Target
 
 
 class Runtime(str, Enum):

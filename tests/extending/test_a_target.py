@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pocketstep.validate.errors import TargetError
 from pocketstep.validate.run import Settings, validate
-from pocketstep.validate.targets import Job
+from pocketstep.validate.target import Job
 
 
 class FolderTarget:

@@ -21,7 +21,8 @@ from pocketstep.validate.outcome import Outcome
 from pocketstep.validate.run import Settings, validate
 from pocketstep.validate.shell import SshShell
 from pocketstep.validate.ssh import SshTarget
-from pocketstep.validate.targets import Job, Target, open_target
+from pocketstep.validate.target import Job, Target
+from pocketstep.validate.targets import open_target
 from pocketstep.validate.tools import need
 
 pytestmark = pytest.mark.slow

@@ -21,7 +21,8 @@ from test_cloud_cli import pocketstep
 from pocketstep.validate import stopping
 from pocketstep.validate.outcome import Outcome
 from pocketstep.validate.run import Settings, validate
-from pocketstep.validate.targets import Target, open_target
+from pocketstep.validate.target import Target
+from pocketstep.validate.targets import open_target
 
 SSH = """#!/bin/sh
 # ssh [options] host command: the last word is the command; FAKE says what goes wrong.

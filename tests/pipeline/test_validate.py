@@ -23,8 +23,9 @@ from pocketstep.validate.page import write_page
 from pocketstep.validate.results import Limits, as_json, regressions
 from pocketstep.validate.run import Settings, validate
 from pocketstep.validate.tables import markdown, remarks
+from pocketstep.validate.target import Job, UnsupportedError
 from pocketstep.validate.target_report import read_report
-from pocketstep.validate.targets import Job, UnsupportedError, open_target
+from pocketstep.validate.targets import open_target
 from pocketstep_device.errors import InputError
 
 

@@ -27,8 +27,6 @@ EQUAL_SAMPLES = 500.0
 SMALLEST_SHARE = 1e-3
 """Of the largest variance: directions of less have nothing to tell."""
 SMALLEST_PIVOT = 1e-6
-USUAL_SHRINKAGE = 0.05
-"""Of the shared covariance in :func:`rounded`; schedules' own."""
 
 
 def count_directions(wanted: int | None, size: int, slots: int) -> int:
@@ -52,24 +50,23 @@ def directions_of(features: Tensor, count: int) -> Tensor:
     return directions.to(features.dtype)
 
 
-def rounded(directions: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-    """The same span, turned and stretched so that the covariance that classes share is the identity there.
+def turned(directions: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+    """Directions turned within their span so that the covariance that classes share is diagonal there, too.
 
-    The discriminant is the same whatever the axes; but a trained network's classes are narrow along its main
-    directions, and inverses in float32 lose as many digits as the covariance is long and thin.
+    The discriminant is the same whatever the axes. But a trained network's classes are narrow where they lie apart:
+    along axes of their own, what float32 loses there stays there. Variances stay one and not more, because a sweep's
+    inverses are exact where they are one or more.
 
     Args:
-        directions: (k, D).
+        directions: (k, D), of which those of all features are uncorrelated, of variance one.
         features: (N, D); labels: (N,), of the cloud's images.
     """
     within = features.double().clone()
     for label in set(labels.tolist()):
         within[labels == label] -= within[labels == label].mean(0)
-    axes = directions.double()
-    places, level = within @ axes.T, within.square().mean().clamp(min=SMALLEST_PIVOT)
-    shared = torch.lerp(places.T @ places / len(places), level * (axes @ axes.T), USUAL_SHRINKAGE)
-    rounder: Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(shared), axes, upper=False)
-    return rounder.to(directions.dtype)
+    places = within @ directions.double().T
+    axes: Tensor = torch.linalg.eigh(places.T @ places).eigenvectors.T @ directions.double()
+    return axes.to(directions.dtype)
 
 
 def with_places(x: Tensor, directions: Tensor) -> Tensor:

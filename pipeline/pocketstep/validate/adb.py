@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pocketstep.validate.errors import TargetError
-from pocketstep.validate.targets import Job, UnsupportedError
+from pocketstep.validate.target import Job, UnsupportedError
 from pocketstep.validate.tools import Completed, last_lines, need, run
 
 PACKAGE = "pocketstep.validator"

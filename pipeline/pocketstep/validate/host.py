@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pocketstep_device
-from pocketstep.validate.targets import Job, UnsupportedError, finished, no_report
+from pocketstep.validate.target import Job, UnsupportedError, finished, no_report
 from pocketstep.validate.tools import Completed, run
 from pocketstep.validate.wheels import site
 

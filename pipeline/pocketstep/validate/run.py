@@ -12,8 +12,8 @@ from pocketstep.validate.errors import TargetError
 from pocketstep.validate.host import HostTarget
 from pocketstep.validate.outcome import Outcome, compared, judged, replaced
 from pocketstep.validate.stopping import closing, pool
+from pocketstep.validate.target import Job, Target, UnsupportedError
 from pocketstep.validate.target_report import read_report
-from pocketstep.validate.targets import Job, Target, UnsupportedError
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import InputError
 from pocketstep_device.golden import GOLDEN_FILE

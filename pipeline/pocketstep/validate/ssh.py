@@ -14,7 +14,7 @@ from typing import Any
 from pocketstep.validate.board import Board, start
 from pocketstep.validate.errors import TargetError
 from pocketstep.validate.shell import SshShell
-from pocketstep.validate.targets import Job, UnsupportedError, finished, no_report
+from pocketstep.validate.target import Job, UnsupportedError, finished, no_report
 from pocketstep.validate.wheels import NO_WHEELS, compile_for, device_package, site
 
 _PROBE = (

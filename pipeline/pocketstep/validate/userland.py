@@ -10,7 +10,7 @@ from pathlib import Path
 from pocketstep.validate.cache import cached, key
 from pocketstep.validate.debian import BASE, PYTHON, SUITE, unpack
 from pocketstep.validate.machines import Architecture, architecture
-from pocketstep.validate.targets import Job, UnsupportedError, finished, no_report
+from pocketstep.validate.target import Job, UnsupportedError, finished, no_report
 from pocketstep.validate.tools import need, run
 from pocketstep.validate.wheels import NO_WHEELS, compile_for, device_package, site
 
