@@ -135,6 +135,15 @@ def test_a_base_learns_other_images_too_and_forgets_their_names(
     assert Material(joint, joint, settings, tmp_path, print)._base_name.endswith("-cifar10-20-0")
 
 
+def test_bundles_of_another_batch_are_others() -> None:
+    data = images(2, 2)
+    names = {
+        Material(data, data, Settings(first=2, batch=batch), Path(), print)._settings_name for batch in (16, 32, 64)
+    }
+    assert len(names) == 3
+    assert sum("batch16" in name for name in names) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "steps"),
     [

@@ -53,6 +53,7 @@ class Settings:
         network: of the base, see ``NETWORKS``.
         mirrored: whether mirror images are looked at, too.
         beside: other images that the base learns.
+        batch: of the bundles' programs.
     """
 
     first: int = 50
@@ -65,6 +66,7 @@ class Settings:
     network: str = "small"
     mirrored: bool = False
     beside: Beside | None = None
+    batch: int = 64
 
 
 @dataclass
@@ -112,7 +114,7 @@ class Material:
         self.tell(f"bundle '{variant}', cut after {CUTS[s.cut]}")
         seen, held = self.cloud
         request = Request(
-            "cifar", seen.classes, (32, 32, 3), MEAN, STD, "centre", CUTS[s.cut], batch=64,
+            "cifar", seen.classes, (32, 32, 3), MEAN, STD, "centre", CUTS[s.cut], batch=s.batch,
             spare_classes=len(self.train.classes) - s.first, replay_per_class=s.replay_per_class, seed=s.seed,
             mirrored=s.mirrored,
         )  # fmt: skip
@@ -143,7 +145,8 @@ class Material:
     @property
     def _settings_name(self) -> str:
         s = self.settings
-        return f"{s.cut}{'-mirrored' if s.mirrored else ''}-{s.replay_per_class}-{self._base_name}"
+        how = ("-mirrored" if s.mirrored else "") + (f"-batch{s.batch}" if s.batch != Settings.batch else "")
+        return f"{s.cut}{how}-{s.replay_per_class}-{self._base_name}"
 
 
 @torch.no_grad()

@@ -34,7 +34,8 @@ class StreamTable:
     """Class increments: experiences after the base, methods, seeds, and what a device keeps.
 
     ``test_per_class`` is 0 for all test images; ``replay_per_class`` counts the cloud's images that go along; with
-    ``mirrored`` devices look at mirror images, too.
+    ``mirrored`` devices look at mirror images, too; ``batch`` is that of the bundles' programs: smaller ones take less
+    memory.
     """
 
     steps: int
@@ -45,6 +46,7 @@ class StreamTable:
     replay_per_class: int
     store_mb: float
     mirrored: bool = False
+    batch: int = 64
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class AccuracyRecipe:
         beside = Beside("cifar10", base.beside_per_class, folder) if base.beside else None
         return Settings(
             base.classes, base.epochs, base.prepared, base.smoothing, stream.cut, stream.replay_per_class, seed,
-            base.network, stream.mirrored, beside,
+            base.network, stream.mirrored, beside, stream.batch,
         )  # fmt: skip
 
     def order(self, folder: Path, runtime: str, threads: int) -> Order:
@@ -122,6 +124,7 @@ def _check(recipe: AccuracyRecipe) -> None:
         "stream.seeds": (recipe.stream.seeds, 1, 100), "stream.store_mb": (recipe.stream.store_mb, 0.1, 65536),
         "stream.test_per_class": (recipe.stream.test_per_class, 0, 100_000),
         "stream.replay_per_class": (recipe.stream.replay_per_class, 1, 100_000),
+        "stream.batch": (recipe.stream.batch, 1, 1024),
         "shift.shown": (recipe.shift.shown, 1, 100_000),
         "shift.seconds": (recipe.shift.seconds, 1, 1_000_000),
         "shift.test_per_class": (recipe.shift.test_per_class, 0, 100_000),
