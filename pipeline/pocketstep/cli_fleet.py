@@ -47,10 +47,8 @@ def decouple(
     from pocketstep.weights import save_network
 
     names = [name.strip() for name in classes.split(",") if name.strip()]
-    if bundle and not names:
-        raise InputError(
-            "--bundle has some classes' paths: name them with --classes (pocketstep build makes the whole)"
-        )
+    if bundle and len(names) < 2:
+        raise InputError("--bundle has some classes' paths: name two or more with --classes (build makes the whole)")
     with Console(quiet=as_json) as console:
         workshop = Workshop(recipe, out, data)
         made = workshop.decoupled(console)
