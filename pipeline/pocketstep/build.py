@@ -120,8 +120,14 @@ class Workshop:
             )  # fmt: skip
 
     def carried(self, classes: Sequence[str], target: Path, console: Console, runtimes: Sequence[str]) -> Bundle:
-        """The bundle of a device that carries the paths of some classes; see ``carried_bundle``."""
+        """The bundle of a device that carries the paths of some classes; see ``carried_bundle``.
+
+        Raises:
+            InputError: fewer than two classes, or as for ``bundle``; before the work.
+        """
         self._check_normalisation()
+        if len(classes) < 2:
+            raise InputError("a bundle of some classes' paths needs two or more: name them with --classes cat,dog")
         with Exporters(runtimes, console.exported) as exporters:
             network = self.decoupled(console).network
             return carried_bundle(self.recipe, self.material, network, classes, target, exporters, console.stage)
@@ -177,10 +183,8 @@ def carried_bundle(
         on_stage: told what is being done.
 
     Raises:
-        InputError: fewer than two classes, or one without a path.
+        InputError: a class without a path, or a single one: its network tells it from all others.
     """
-    if len(classes) < 2:
-        raise InputError("a device tells at least two classes apart: name more, such as --classes cat,dog")
     part = specialise(network, classes, spare=need_decoupling(network).spare)
     cloud, held_back = material.cloud.select(classes), material.held_back.select(classes)
     mean, std = normalisation(material.cloud)

@@ -47,16 +47,14 @@ def decouple(
     from pocketstep.weights import save_network
 
     names = [name.strip() for name in classes.split(",") if name.strip()]
-    if bundle and len(names) < 2:
-        raise InputError("--bundle has some classes' paths: name two or more with --classes (build makes the whole)")
     with Console(quiet=as_json) as console:
         workshop = Workshop(recipe, out, data)
-        made = workshop.decoupled(console)
-        networks = {"decoupled": made.network}
-        result: dict[str, Any] = {"report": made.report}
+        result: dict[str, Any] = {}
         if bundle:
             carried = workshop.carried(names, bundle, console, [name.strip() for name in runtime.split(",")])
             result["bundle"] = {"path": str(bundle), "bytes": sum(e.bytes for e in carried.manifest.files.values())}
+        made = workshop.decoupled(console)
+        networks, result["report"] = {"decoupled": made.network}, made.report
         if names:
             part, result["specialised"] = specialised(
                 workshop.recipe, workshop.material, made.network, names, workshop.watching(console)

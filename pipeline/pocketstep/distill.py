@@ -179,11 +179,12 @@ def best_pairs(groups: Sequence[tuple[Sequence[Tensor], Sequence[Tensor]]]) -> l
 
     A group of one block each needs no comparison; all others wait for the device once, together.
     """
-    compared = [similarities(*group).argmax() for group in groups if len(group[0]) * len(group[1]) > 1]
+    several = [len(teachers) * len(students) > 1 for teachers, students in groups]
+    compared = [similarities(*group).argmax() for group, compare in zip(groups, several, strict=True) if compare]
     best = iter(torch.stack(compared).tolist() if compared else [])
     return [
-        divmod(next(best), len(students)) if len(teachers) * len(students) > 1 else (0, 0)
-        for teachers, students in groups
+        divmod(next(best), len(students)) if compare else (0, 0)
+        for (_, students), compare in zip(groups, several, strict=True)
     ]
 
 

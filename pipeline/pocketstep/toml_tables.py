@@ -7,7 +7,7 @@ import sys
 from importlib import resources
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from pocketstep_device.errors import InputError
 
@@ -16,7 +16,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def read(path: str | Path, example: str) -> tuple[Path, dict[str, Any]]:
@@ -50,7 +53,7 @@ def _bundled(name: str) -> Path:
 
 def parse(kind: type[T], values: Any, where: str) -> T:
     """A table as a dataclass whose fields are its keys; names what is missing, unknown or mistyped."""
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    fields = dataclasses.fields(kind)
     hints, names = get_type_hints(kind), {f.name for f in fields}
     needed = {f.name for f in fields if f.default is dataclasses.MISSING}
     if not isinstance(values, dict):

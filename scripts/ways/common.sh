@@ -25,10 +25,14 @@ device() { # device NAME EXTRAS : what a board has, a runtime and the device pac
     fresh "$1" "pocketstep-device[$2] @ file://$(wheel pocketstep_device)"
 }
 
-cloud() { # what a data scientist has: pocketstep
+pipeline() { # pipeline NAME : what a data scientist has, pocketstep
+    fresh "$1" "pocketstep @ file://$(wheel pocketstep)" "pocketstep-device[pictures] @ file://$(wheel pocketstep_device)"
+}
+
+cloud() { # the wheels and an environment with both, made once
     [ -x "$WAYS/cloud/bin/pocketstep" ] && return
     wheels
-    fresh cloud "pocketstep @ file://$(wheel pocketstep)" "pocketstep-device[pictures] @ file://$(wheel pocketstep_device)"
+    pipeline cloud
 }
 
 network() { # the user's own network and pictures
