@@ -24,6 +24,7 @@ GIVEN_BUNDLE = "POCKETSTEP_TEST_BUNDLE"
 DATA = "POCKETSTEP_CIFAR"
 """Environment variable: where CIFAR is; it is never in the repository."""
 
+MEMORY = Path("/dev/shm")
 OpenLearner = Callable[..., "Learner"]
 
 
@@ -33,6 +34,21 @@ def digits() -> tuple[Dataset, Dataset]:
     from pocketstep.data import load_digits
 
     return load_digits(16)
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learners run toy programs in numpy."""
+    import toy
+
+    toy.install(monkeypatch)
+
+
+@pytest.fixture
+def memory_folder() -> Iterator[Path]:
+    """A folder in memory where the system has one: tests that flush thousands of times don't wear out a disk."""
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -15,12 +15,9 @@ from pocketstep_device.budget import Budget
 from pocketstep_device.errors import BundleError, CheckFailedError, StateError
 from pocketstep_device.learner import Learner
 
+pytestmark = pytest.mark.usefixtures("toys")
+
 NEW = "stripes"
-
-
-@pytest.fixture(autouse=True)
-def toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    toy.install(monkeypatch)
 
 
 @pytest.fixture

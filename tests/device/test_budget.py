@@ -19,12 +19,9 @@ from pocketstep_device.errors import CheckFailedError, InputError, MissingToolEr
 from pocketstep_device.learner import Learner
 from pocketstep_device.power_supply import read_power
 
+pytestmark = pytest.mark.usefixtures("toys")
+
 NEW = "stripes"
-
-
-@pytest.fixture(autouse=True)
-def toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    toy.install(monkeypatch)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import toy
 from disk import DATA_LOST, OUTCOMES, Disk, PowerCut
-from memory_folder import memory_folder
 from states import digest, digest_on_disk
 
 from pocketstep_device import storage
@@ -20,7 +19,8 @@ from pocketstep_device.adoption import adopt
 from pocketstep_device.errors import StateError
 from pocketstep_device.learner import Learner
 
-__all__ = ["memory_folder"]
+pytestmark = pytest.mark.usefixtures("toys")
+
 SMALL_MB = 0.0065  # room for a hundred toy samples: one more observation compacts the store
 NEW = "stripes"
 
@@ -37,11 +37,6 @@ class World:
     @property
     def bundles(self) -> tuple[Path, Path, Path]:
         return self.bundle, self.same_plan, self.other_plan
-
-
-@pytest.fixture(autouse=True)
-def toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    toy.install(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,7 @@ from pocketstep_device.errors import CheckFailedError
 from pocketstep_device.forecast import available_mb, check_room, forecast
 from pocketstep_device.learner import Learner
 
-
-@pytest.fixture(autouse=True)
-def toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    toy.install(monkeypatch)
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 @pytest.fixture

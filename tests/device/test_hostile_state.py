@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import toy
-from memory_folder import memory_folder
 from states import digest
 
 from pocketstep_device.adoption import adopt
@@ -23,16 +22,12 @@ from pocketstep_device.state import _digest
 from pocketstep_device.storage import FolderLock, read_regular
 from pocketstep_device.tensors import Array, read_tensors, write_tensors
 
-__all__ = ["memory_folder"]
+pytestmark = pytest.mark.usefixtures("toys")
+
 
 NEW = "stripes"
 NOBODY = 65534
 Change = Callable[[dict[str, Array], dict[str, Any]], object]
-
-
-@pytest.fixture(autouse=True)
-def toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    toy.install(monkeypatch)
 
 
 @pytest.fixture

@@ -10,13 +10,10 @@ import toy
 
 from pocketstep_device.learner import Learner
 
+pytestmark = pytest.mark.usefixtures("toys")
+
 NEW = "stripes"
 MOMENTUM = "momentum.head.weight"
-
-
-@pytest.fixture(autouse=True)
-def toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    toy.install(monkeypatch)
 
 
 @pytest.fixture

@@ -11,13 +11,10 @@ from pathlib import Path
 
 import pytest
 import toy
-from memory_folder import memory_folder
 from soak import is_flat, soak
 from states import digest
 
 from pocketstep_device.learner import Learner
-
-__all__ = ["memory_folder"]
 
 
 @pytest.mark.parametrize("rounds", [300, pytest.param(1000, marks=pytest.mark.slow)])
