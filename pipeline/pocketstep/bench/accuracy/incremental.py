@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pocketstep.bench.accuracy.stream import Course, experiences, per_class
 from pocketstep_device import Learner
 from pocketstep_device.bundle import Bundle
+from pocketstep_device.samples import Samples
 
 Latents = npt.NDArray[np.int8]
 Tell = Callable[[str], None]
@@ -43,6 +44,8 @@ class Method:
         schedule: of the bundle.
         bundle: the plan's variant.
         alone: trains the network, so that it needs a device of its own; closed forms share one and roll back.
+        exemplars: is shown all images of an experience at once, as its paper has it, and keeps some of each class
+            afterwards; else the store's limit holds while it learns, too.
         store_mb: most MiB of the device's stored latents; None for the run's own limit.
     """
 
@@ -50,6 +53,7 @@ class Method:
     schedule: str
     bundle: str = "centre"
     alone: bool = True
+    exemplars: bool = False
     store_mb: float | None = None
 
 
@@ -61,16 +65,16 @@ METHODS: dict[str, Method] = {
     "acil": Method("ACIL: ridge on random features", "ridge", "expanded"),
     "auto": Method("auto", "auto"),
     "auto-bare": Method("auto, no image kept", "auto", "bare", store_mb=0.1),
-    "freezing": Method("weight freezing, replay", "replay"),
-    "end-to-end": Method("the same, nothing frozen", "end-to-end"),
-    "full": Method("all taps, replay", "end-to-end", "full"),
-    "csko": Method("CsKO", "csko", "csko"),
-    "selection": Method("CsKO: selection alone", "selection", "csko"),
-    "projection": Method("CsKO: projection alone", "projection", "csko"),
-    "soft-projection": Method("soft projection", "soft-projection", "csko"),
-    "prototypes": Method("CsKO: prototypes alone", "prototypes", "csko"),
-    "lwf": Method("LwF", "without-forgetting"),
-    "fine-tune": Method("plain fine-tuning", "fine-tune"),
+    "freezing": Method("weight freezing, replay", "replay", exemplars=True),
+    "end-to-end": Method("the same, nothing frozen", "end-to-end", exemplars=True),
+    "full": Method("all taps, replay", "end-to-end", "full", exemplars=True),
+    "csko": Method("CsKO", "csko", "csko", exemplars=True),
+    "selection": Method("CsKO: selection alone", "selection", "csko", exemplars=True),
+    "projection": Method("CsKO: projection alone", "projection", "csko", exemplars=True),
+    "soft-projection": Method("soft projection", "soft-projection", "csko", exemplars=True),
+    "prototypes": Method("CsKO: prototypes alone", "prototypes", "csko", exemplars=True),
+    "lwf": Method("LwF", "without-forgetting", exemplars=True),
+    "fine-tune": Method("plain fine-tuning", "fine-tune", exemplars=True),
     "joint": Method("replay of all images", "end-to-end", store_mb=UNBOUNDED),
 }
 
@@ -88,7 +92,11 @@ class Result:
 
 @dataclass
 class Stage:
-    """One run's stage: encoded images, how many classes are seen when, and where devices keep their states."""
+    """One run's stage: encoded images, how many classes are seen when, and where devices keep their states.
+
+    ``per_class`` exemplars of a device's own classes are kept where a method keeps exemplars; as many as went along of
+    the base's.
+    """
 
     train: Encoded
     test: Encoded
@@ -98,11 +106,13 @@ class Stage:
     runtime: str
     threads: int
     store_mb: float
+    per_class: int
 
-    def device(self, bundle: Path, name: str, store_mb: float) -> Learner:
-        """A device that has learned nothing yet."""
+    def device(self, bundle: Path, name: str, store_mb: float, *, fresh: bool = False) -> Learner:
+        """A device, with what it has learned; a ``fresh`` one has learned nothing yet."""
         state = self.folder / f"{name}.state"
-        shutil.rmtree(state, ignore_errors=True)
+        if fresh:
+            shutil.rmtree(state, ignore_errors=True)
         return Learner.open(bundle, state, self.runtime, self.threads, store_mb)
 
     def accuracies(self, learner: Learner, known: int) -> npt.NDArray[np.float64]:
@@ -121,7 +131,7 @@ class Stage:
 
 def closed_forms(stage: Stage, bundle: Path, methods: dict[str, Method], tell: Tell) -> list[Result]:
     """Methods that share their statistics: every one updates from the same state, is judged, and rolled back."""
-    with stage.device(bundle, "closed-forms", stage.store_mb) as learner:
+    with stage.device(bundle, "closed-forms", stage.store_mb, fresh=True) as learner:
         base = stage.accuracies(learner, stage.seen[0])
         results = [Result(name, m.title, Course([base])) for name, m in methods.items()]
         for experience in experiences(stage.seen):
@@ -138,15 +148,27 @@ def closed_forms(stage: Stage, bundle: Path, methods: dict[str, Method], tell: T
 
 def trained(stage: Stage, bundle: Path, name: str, method: Method, tell: Tell) -> Result:
     """A method that changes the network, on a device of its own."""
-    with stage.device(bundle, name, method.store_mb or stage.store_mb) as learner:
+    limit = UNBOUNDED if method.exemplars else method.store_mb or stage.store_mb
+    with stage.device(bundle, name, limit, fresh=True) as learner:
         result = Result(name, method.title, Course([stage.accuracies(learner, stage.seen[0])]))
-        for experience in experiences(stage.seen):
+    for experience in experiences(stage.seen):
+        with stage.device(bundle, name, limit) as learner:
             stage.observe(learner, experience)
             _update(learner, stage, method.schedule, result)
             result.course.rows.append(stage.accuracies(learner, experience.stop))
-            tell(f"{method.title}: {result.course.curve[-1]:.1%} of {experience.stop} classes")
-        result.bytes = memory(bundle, stage.folder / f"{name}.state")
+            room = exemplars_mb(learner.samples, stage.per_class * (experience.stop - stage.seen[0]))
+        if method.exemplars:
+            with stage.device(bundle, name, room) as learner:
+                learner.take(learner.samples.select(np.zeros(0, np.int64)), learner.classes)  # cuts the store
+        tell(f"{method.title}: {result.course.curve[-1]:.1%} of {experience.stop} classes")
+    result.bytes = memory(bundle, stage.folder / f"{name}.state")
     return result
+
+
+def exemplars_mb(samples: Samples, count: int) -> float:
+    """A store's limit, MiB, at which it keeps about so many of these when it is cut: to three quarters of it."""
+    each: int = samples.latents[0].nbytes + 4 * samples.soft_targets.shape[1]
+    return max(1, count) * each / 0.75 / 2**20
 
 
 def _update(learner: Learner, stage: Stage, schedule: str, result: Result) -> None:

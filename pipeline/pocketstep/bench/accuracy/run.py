@@ -90,6 +90,7 @@ def _one_seed(order: Order, material: Material, tell: Tell) -> list[Result]:
         material.encoded(material.train, "train", runtime, threads),
         material.encoded(material.test, f"test{len(material.test)}", runtime, threads), material.train.classes,
         order.protocol.seen(len(material.train.classes)), material.folder, runtime, threads, order.store_mb,
+        order.settings.replay_per_class,
     )  # fmt: skip
     shared = {n: METHODS[n] for n in order.methods if n in METHODS and not METHODS[n].alone}
     results = closed_forms(stage, material.bundle("bare", runtime), shared, tell) if shared else []
