@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocketstep_device.errors import CheckFailedError, InputError, PocketstepError
+from pocketstep_device.heap import return_large_blocks
 
 if TYPE_CHECKING:
     from pocketstep_device.budget import Budget
@@ -26,6 +27,8 @@ Run = Callable[[argparse.Namespace], tuple[Result, list[str]]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; errors become one sentence on stderr and an exit code."""
+    if arguments is None:  # a process of our own
+        return_large_blocks()
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.DEBUG if options.verbose else logging.WARNING)
     try:

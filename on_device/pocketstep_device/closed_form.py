@@ -10,41 +10,49 @@ from pocketstep_device.runtimes import Array
 from pocketstep_device.samples import Samples, one_hot
 
 Values = dict[str, Array]
+Rows = npt.NDArray[np.int64]
 STATISTICS = ("count", "total", "second")
 
 
-def observed(machine: Machine, values: Values, samples: Samples) -> Values:
+def observed(machine: Machine, values: Values, samples: Samples, rows: Rows, weight: float = 1.0) -> Values:
     """The values with samples added to the statistics, their features those of the values' network.
 
     Args:
         machine: the program.
         values: the whole state.
-        samples: any number; all of them are added.
+        samples: any number.
+        rows: which of them.
+        weight: of each; -1 takes them out again.
     """
-    return _added(machine, values, _features(machine, values, samples), samples.labels, 1.0)
+    batch, result = machine.manifest.signatures["classify"].batch, dict(values)
+    for start in range(0, len(rows), batch):  # not all features at once: they are larger than the latents
+        part = rows[start : start + batch]
+        features = machine.in_batches("classify", values, {"latents": samples.latents}, "features", part)
+        result = _added(machine, result, features, samples.labels[part], weight)
+    return result
 
 
-def refreshed(machine: Machine, values: Values, samples: Samples) -> Values:
+def refreshed(machine: Machine, values: Values, samples: Samples, rows: Rows) -> Values:
     """The values with statistics of these samples alone: what older ones saw were other features."""
-    return observed(machine, {**values, **{n: np.zeros_like(values[n]) for n in STATISTICS}}, samples)
+    return observed(machine, {**values, **{n: np.zeros_like(values[n]) for n in STATISTICS}}, samples, rows)
 
 
-def forgotten(machine: Machine, values: Values, slot: int, samples: Samples) -> Values:
+def forgotten(machine: Machine, values: Values, slot: int, samples: Samples, rows: Rows) -> Values:
     """The values without a class.
 
     Sample by sample where the store still has all that were counted, so that nothing of the class is left; else its
     mean as often as it was counted: then its spread stays part of the covariance that all classes share.
 
     Args:
-        machine, values: as in :func:`observed`.
+        machine, values, samples: as in :func:`observed`.
         slot: of the class.
-        samples: all stored ones of the class that are not held back.
+        rows: all stored samples of the class that are not held back.
     """
     count = float(values["count"][slot])
     if not count:
         return values
-    if len(samples) == count:
-        values = _added(machine, values, _features(machine, values, samples), samples.labels, -1.0)
+    if len(rows) == count:
+        values = observed(machine, values, samples, rows, -1.0)
     else:
         mean = (values["total"][slot] / count)[None]
         values = _added(machine, values, mean, np.full(1, slot), -count)
@@ -54,11 +62,7 @@ def forgotten(machine: Machine, values: Values, slot: int, samples: Samples) -> 
     return values
 
 
-def _features(machine: Machine, values: Values, samples: Samples) -> Array:
-    return machine.in_batches("classify", values, {"latents": samples.latents}, "features")
-
-
-def _added(machine: Machine, values: Values, features: Array, labels: npt.NDArray[np.int64], weight: float) -> Values:
+def _added(machine: Machine, values: Values, features: Array, labels: Rows, weight: float) -> Values:
     batch = machine.manifest.signatures["statistics"].batch
     rows_of = one_hot(labels, machine.manifest.task.slots)
     weights = np.full(len(labels), weight, np.float32)

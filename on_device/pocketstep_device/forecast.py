@@ -80,10 +80,8 @@ def forecast(
     sample = latent + 3 * slots * _FLOAT + 16
     taken = [_elements(signature.inputs) for signature in manifest.signatures.values()]
     buffers = sum(taken) + sum(_elements(s.outputs) for s in manifest.signatures.values()) if whole else 0
-    features = next((o.shape[-1] for o in manifest.signatures["classify"].outputs if o.name == "features"), 0)
     data = (
-        (cloud + device) * (2 * sample + 2 * features * _FLOAT)  # their own and joined; features as parts and whole
-        + cloud * sample
+        (cloud + 2 * device) * sample  # joined, and those of the device by themselves
         + state
         + training * trained
         + (_STATISTICS + _COPIED.get(runtime, 0)) * _bytes(manifest, "statistics")

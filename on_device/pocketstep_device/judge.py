@@ -60,18 +60,20 @@ def standard_error(share: float, count: int) -> float:
     return math.sqrt(max(0.0, share * (1 - share)) / count) if count else 0.0
 
 
-def judge(machine: Machine, values: dict[str, Array], held: Samples) -> Verdict:
-    """What ``classify`` with these values says of held-back samples."""
-    outputs = machine.in_batches("classify", values, {"latents": held.latents}, "probabilities")
-    right = outputs.argmax(1) == held.labels
-    sure = outputs[np.arange(len(held)), held.labels]
-    known = ~held.pending
-    old, new = (per_class_mean(right[m], held.labels[m]) for m in (known, held.pending))
+def judge(machine: Machine, values: dict[str, Array], samples: Samples) -> Verdict:
+    """What ``classify`` with these values says of the samples that are held back."""
+    held = np.flatnonzero(samples.held_back)
+    outputs = machine.in_batches("classify", values, {"latents": samples.latents}, "probabilities", held)
+    labels, pending = samples.labels[held], samples.pending[held]
+    right = outputs.argmax(1) == labels
+    sure = outputs[np.arange(len(held)), labels]
+    known = ~pending
+    old, new = (per_class_mean(right[m], labels[m]) for m in (known, pending))
     parts = [a for a in (old, new) if not math.isnan(a)]
-    score = (sum(parts) / max(1, len(parts)), per_class_mean(sure, held.labels))
-    slots, counts = np.unique(held.labels[known], return_counts=True)
+    score = (sum(parts) / max(1, len(parts)), per_class_mean(sure, labels))
+    slots, counts = np.unique(labels[known], return_counts=True)
     enough = [int(s) for s in slots[counts >= FEWEST]]
-    by_class = {s: right[known & (held.labels == s)] for s in enough}
+    by_class = {s: right[known & (labels == s)] for s in enough}
     return Verdict(old, new, score, int(known.sum()), {s: (float(r.mean()), len(r)) for s, r in by_class.items()})
 
 

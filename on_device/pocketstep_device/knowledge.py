@@ -43,7 +43,7 @@ class Knowledge:
 
     def take(self, new: Samples, classes: list[str]) -> None:
         """Stores samples of these classes, for the next update; what observing and adopting have in common."""
-        values = closed_form.observed(self._machine, self._values, new.select(~new.held_back))
+        values = closed_form.observed(self._machine, self._values, new, np.flatnonzero(~new.held_back))
         chunks = self._chunks + self._replay.append(new)
         samples = Samples.concat([self._samples, new])
         if self._replay.over_limit(chunks):
@@ -92,7 +92,7 @@ class Knowledge:
         if self._same_features(values) and not self._info.get(TAUGHT):
             values.update({name: self._values[name] for name in closed_form.STATISTICS})
         else:
-            values = closed_form.observed(self._machine, values, later.select(~later.held_back))
+            values = closed_form.observed(self._machine, values, later, np.flatnonzero(~later.held_back))
         info = {**before.info, "classes": list(self._info["classes"]), "chunks": [c.to_info() for c in chunks]}
         self._save(values, samples, without_rollback(info))
         self._collect_garbage()

@@ -51,7 +51,7 @@ class Learner(Knowledge):
     def __init__(self, bundle: Bundle, store: StateStore, replay: ReplayStore, lock: FolderLock, machine: Machine):
         super().__init__(bundle, store, replay, machine)
         self._lock = lock
-        self._cloud = cloud_samples(bundle)
+        self._replayed = len(cloud_samples(bundle))  # read again when an update wants them: most of the time none does
 
     @classmethod
     def open(
@@ -233,18 +233,19 @@ class Learner(Knowledge):
         known, values = self._values["class_mask"].copy(), self._values
         mask = np.maximum(known, (values["count"] > 0).astype(np.float32))
         mask[np.unique(self._samples.labels[self._samples.pending])] = 1.0
-        samples = Samples.concat([self._cloud, self._samples])
-        samples = samples.select(mask[samples.labels] > 0)
         budget = budget or Budget()
         own = len(self._samples) + (len(pack.latents) if pack else 0)
         training = self.manifest.schedules[method].training
-        need = forecast(self.manifest, self._machine.runtime, len(self._cloud), own, training)
+        need = forecast(self.manifest, self._machine.runtime, self._replayed, own, training)
         check_room(need, budget, self._machine.taken_mb, self._store.folder)
         meter = Meter(budget)
+        samples = self._known_samples(mask)
         lesson = pack.lesson(classes, self.manifest) if pack else None
         if lesson is not None:
             mask = np.maximum(mask, lesson.taught)
-            values = closed_form.observed(self._machine, values, lesson.samples.select(~lesson.samples.held_back))
+            values = closed_form.observed(
+                self._machine, values, lesson.samples, np.flatnonzero(~lesson.samples.held_back)
+            )
             samples = Samples.concat([samples, lesson.samples])
         run = Update(
             self._machine.with_threads(budget.threads),
@@ -268,6 +269,12 @@ class Learner(Knowledge):
                 "smaller batch"
             ) from error
         return replace(report, stopped=meter.stopped)
+
+    def _known_samples(self, mask: Array) -> Samples:
+        """The cloud's and the device's own, of the classes in a mask."""
+        samples = Samples.concat([cloud_samples(self.bundle), self._samples])
+        wanted = mask[samples.labels] > 0
+        return samples if wanted.all() else samples.select(wanted)
 
     def _check_method(self, method: str, pack: TargetPack | None) -> None:
         if method not in self.manifest.schedules:
@@ -296,8 +303,9 @@ class Learner(Knowledge):
         if not mask.any():
             raise InputError(f"'{label}' is the only class that is known; teach another one first")
         own = self._samples.labels == slot
-        counted = self._samples.select(own & ~self._samples.held_back)
-        values = closed_form.forgotten(self._machine, {**self._values, "class_mask": mask}, slot, counted)
+        counted = np.flatnonzero(own & ~self._samples.held_back)
+        values = {**self._values, "class_mask": mask}
+        values = closed_form.forgotten(self._machine, values, slot, self._samples, counted)
         samples = self._samples.select(~own)
         chunks = self._replay.append(samples)
         info = {**without_rollback(self._info), "chunks": [c.to_info() for c in chunks]}

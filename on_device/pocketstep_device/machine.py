@@ -67,21 +67,24 @@ class Machine:
         values: Mapping[str, Array],
         batched: Mapping[str, npt.NDArray[np.generic]],
         result: str,
+        rows: npt.NDArray[np.int64] | None = None,
     ) -> Array:
         """One result of a signature over any number of rows, (N, ...).
 
         Args:
             signature: ``encode`` or ``classify``.
             values: inputs that are the same for every batch.
-            batched: inputs with N rows; cut into batches, the last one padded with zeros.
+            batched: inputs with as many rows; cut into batches, the last one padded with zeros.
             result: the output to keep.
+            rows: which ones, (N,); None for all.
         """
         described = self.manifest.signatures[signature]
-        count = len(next(iter(batched.values())))
+        chosen = np.arange(len(next(iter(batched.values())))) if rows is None else rows
         parts: list[Array] = []
-        for start in range(0, count, described.batch):
-            rows = {k: padded(v[start : start + described.batch], described.batch) for k, v in batched.items()}
-            parts.append(self.run(signature, {**values, **rows})[result][: count - start])
+        for start in range(0, len(chosen), described.batch):
+            part = chosen[start : start + described.batch]
+            feed = {name: padded(array[part], described.batch) for name, array in batched.items()}
+            parts.append(self.run(signature, {**values, **feed})[result][: len(part)])
         shape = next(output.shape for output in described.outputs if output.name == result)
         return np.concatenate(parts) if parts else np.zeros((0, *shape[1:]), np.float32)
 

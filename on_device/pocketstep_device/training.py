@@ -61,8 +61,8 @@ class Trainer:
         self.label_weights = (samples.origin != TEACHER).astype(np.float32)
         own = ~samples.has_soft & ~(samples.pending & (self.known[samples.labels] > 0))
         if own.any():
-            latents = {"latents": samples.latents[own]}
-            self.soft_targets[own] = self.machine.in_batches("classify", before, latents, "logits")
+            latents, rows = {"latents": samples.latents}, np.flatnonzero(own)
+            self.soft_targets[own] = self.machine.in_batches("classify", before, latents, "logits", rows)
             self.soft_targets[np.ix_(own, (self._distilled > 0) & (self.known == 0))] = NO_LOGIT
         self.soft_weights = (samples.has_soft | own).astype(np.float32)
 

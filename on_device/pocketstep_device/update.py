@@ -68,10 +68,10 @@ class Update:
     trainer: Trainer = field(init=False)
 
     def __post_init__(self) -> None:
-        machine, held = self.machine, self.samples.select(self.samples.held_back)
+        machine, samples = self.machine, self.samples
 
         def judged(values: Values) -> Verdict:  # not by self: in a circle, all samples would wait for a collection
-            return judge(machine, values, held)
+            return judge(machine, values, samples)
 
         self._judge = judged
         self.trainer = Trainer(
@@ -161,7 +161,7 @@ class Update:
         """The closed-form head; with ``refresh``, from statistics of ``rows`` (all, new) as their features are now."""
         if phase.get("refresh"):
             rows = ~self.samples.held_back & (self.samples.pending | (phase.get("rows", "all") == "all"))
-            values = closed_form.refreshed(self.machine, values, self.samples.select(rows))
+            values = closed_form.refreshed(self.machine, values, self.samples, np.flatnonzero(rows))
         head = self.machine.run("solve", {**values, **self.trainer.hyper(phase)})
         return {**values, **head, "blend": vector(1.0)}
 

@@ -30,6 +30,7 @@ from pocketstep_device.budget import Budget, peak_mb, resident_mb
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.errors import InputError, MissingToolError, PocketstepError
 from pocketstep_device.forecast import forecast
+from pocketstep_device.heap import return_large_blocks
 from pocketstep_device.learner import Learner
 from pocketstep_device.machine import Machine
 from pocketstep_device.manifest import Manifest
@@ -133,12 +134,15 @@ class Worker:
     def learn(
         self, bundle: str, runtime: str, threads: int, images: int, method: str, seconds: float | None
     ) -> dict[str, Any]:
-        """As ``update``, but a whole one within a budget, and timed from the first image to the answer.
+        """As ``update``, but a whole one within a budget, timed from the first image to the answer.
+
+        Freed memory goes back to the system, as in ``pocketstep-device learn``.
 
         Returns:
             ``resident_mb``: as for ``update``; ``seconds``: of observing and updating, programs being loaded in them.
         """
         import_runtime(runtime)
+        return_large_blocks()
         shape = Bundle.open(bundle).manifest.task.input.shape
         noise = np.random.default_rng(0).integers(0, 256, (images, *shape), np.uint8)
         idle = _settle()

@@ -21,7 +21,7 @@ public class BlockingLearner internal constructor(
     private val guard = ReentrantLock()
     private val manifest = bundle.manifest
     private val slots = manifest.task.slots
-    private val cloud = cloudSamples(bundle)
+    private val replayed = cloudSamples(bundle).size // read again when an update wants them: most of the time none does
 
     @Volatile private var closing = false
 
@@ -157,14 +157,14 @@ public class BlockingLearner internal constructor(
         val count = state.values.required("count").data
         val mask = FloatArray(slots) { if (count[it] > 0) 1f else known.data[it] }
         samples.where { samples.pending[it] }.forEach { mask[samples.labels[it]] = 1f }
-        val stored = (cloud + samples).let { all -> all.select(all.where { mask[all.labels[it]] > 0 }) }
         val classes = pack?.withClasses(state.classes, slots) ?: state.classes
         Forecast
-            .of(manifest, machine.runtimeName, cloud.size, samples.size + (pack?.size ?: 0), schedule.training)
+            .of(manifest, machine.runtimeName, replayed, samples.size + (pack?.size ?: 0), schedule.training)
             .checkRoom(budget, machine.takenMb, knowledge.store.folder)
         val (report, values) =
             inMemory(budget.threads) { program ->
                 val meter = Meter(budget)
+                val stored = knownSamples(mask)
                 val lesson = pack?.lesson(classes, manifest)
                 lesson?.taught?.data?.forEachIndexed { slot, taught -> mask[slot] = maxOf(mask[slot], taught) }
                 Update(
@@ -182,6 +182,13 @@ public class BlockingLearner internal constructor(
             }
         if (report.accepted) knowledge.keepUpdate(values, classes, taught = pack != null)
         return report
+    }
+
+    /** The cloud's samples and the device's own, of the classes in a mask. */
+    private fun knownSamples(mask: FloatArray): Samples {
+        val all = cloudSamples(bundle) + state.samples
+        val wanted = all.where { mask[all.labels[it]] > 0 }
+        return if (wanted.size == all.size) all else all.select(wanted)
     }
 
     /** What a method means, if it can be run with a pack or without one. */

@@ -8,28 +8,41 @@ internal class ClosedForm(
     fun observed(
         values: Values,
         samples: Samples,
-    ): Values = added(values, features(values, samples), samples.labels, 1f)
+        rows: IntArray,
+        weight: Float = 1f,
+    ): Values {
+        val batch = machine.signature("classify").batch
+        var current = values
+        for (start in rows.indices step batch) { // not all features at once: they are larger than the latents
+            val part = rows.copyOfRange(start, minOf(start + batch, rows.size))
+            val features = machine.inBatches("classify", values, "latents", Rows.latents(samples, part), "features")
+            current = added(current, features, IntArray(part.size) { samples.labels[part[it]] }, weight)
+        }
+        return current
+    }
 
     /** The values with statistics of these samples alone: what older ones saw were other features. */
     fun refreshed(
         values: Values,
         samples: Samples,
-    ): Values = observed(values + STATISTICS.associateWith { FloatTensor.zeros(values.required(it).shape) }, samples)
+        rows: IntArray,
+    ): Values = observed(values + STATISTICS.associateWith { FloatTensor.zeros(values.required(it).shape) }, samples, rows)
 
     /**
-     * The values without the class of a [slot]: sample by sample where the store still has all that were counted, so
-     * that nothing of the class is left; else its mean as often as it was counted.
+     * The values without the class of a [slot], of whose samples [rows] are stored and not held back: sample by sample
+     * where these are all that were counted, so that nothing of the class is left; else its mean as often as it was counted.
      */
     fun forgotten(
         values: Values,
         slot: Int,
         samples: Samples,
+        rows: IntArray,
     ): Values {
         val count = values.required("count").data[slot]
         if (count == 0f) return values
         val changed =
-            if (samples.size.toFloat() == count) {
-                added(values, features(values, samples), samples.labels, -1f)
+            if (rows.size.toFloat() == count) {
+                observed(values, samples, rows, -1f)
             } else {
                 val total = values.required("total")
                 val width = total.rowSize
@@ -48,11 +61,6 @@ internal class ClosedForm(
         data.fill(0f, slot * tensor.rowSize, (slot + 1) * tensor.rowSize)
         return FloatTensor(tensor.shape, data)
     }
-
-    private fun features(
-        values: Values,
-        samples: Samples,
-    ): FloatTensor = machine.inBatches("classify", values, "latents", Rows.latents(samples), "features")
 
     private fun added(
         values: Values,

@@ -84,15 +84,13 @@ internal class Forecast private constructor(
             val state = manifest.state.sumOf { product(it.shape) } * FLOAT
             val trained = manifest.state.filter { it.kind in TRAINED }.sumOf { product(it.shape) } * FLOAT
             val sample = product(manifest.latent.shape) + 3 * manifest.task.slots * FLOAT + 16
-            val outputs = manifest.signatures["classify"]?.outputs.orEmpty()
-            val features = outputs.firstOrNull { it.name == "features" }?.shape?.last() ?: 0
-            val rows = (cloud + device) * (2 * sample + 2 * features * FLOAT)
+            val rows = (cloud + 2 * device) * sample // joined, and those of the device by themselves
             val inputs = manifest.signatures.values.map { signature -> signature.inputs.sumOf { product(it.shape) } }
             val results = manifest.signatures.values.sumOf { signature -> signature.outputs.sumOf { product(it.shape) } }
             val buffers = if (runtime in WHOLE) (inputs.sum() + results) * FLOAT else 0.0
             val statistics = manifest.state.filter { it.kind == "statistics" }.sumOf { product(it.shape) } * FLOAT
             val copied = (STATISTICS + (COPIED[runtime] ?: 0)) * statistics
-            val data = rows + cloud * sample + state + training * trained + copied + buffers + SLACK
+            val data = rows + state + training * trained + copied + buffers + SLACK
             val disk = state + 2.0 * device + HEADERS
             return Forecast(measured ?: guessed(manifest, runtime), data, disk, measured != null)
         }

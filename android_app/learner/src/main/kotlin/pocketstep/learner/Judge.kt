@@ -63,33 +63,34 @@ internal class Share(
 /** Judges states on samples that no training sees. */
 internal class Judge(
     private val machine: Machine,
-    samples: Samples,
+    private val samples: Samples,
 ) {
-    private val held = samples.select(samples.where { samples.heldBack[it] })
+    private val held = samples.where { samples.heldBack[it] }
 
     fun of(values: Values): Verdict {
-        val outputs = machine.inBatches("classify", values, "latents", Rows.latents(held), "probabilities")
+        val outputs = machine.inBatches("classify", values, "latents", Rows.latents(samples, held), "probabilities")
         val width = outputs.rowSize
-        val right = DoubleArray(held.size) { if (argMax(outputs.data, it * width, width) == held.labels[it]) 1.0 else 0.0 }
-        val sure = DoubleArray(held.size) { outputs.data[it * width + held.labels[it]].toDouble() }
-        val old = held.where { !held.pending[it] }
-        val new = held.where { held.pending[it] }
-        val large = old.groupBy { held.labels[it] }.filterValues { it.size >= FEWEST }.toSortedMap()
+        val right = DoubleArray(held.size) { if (argMax(outputs.data, it * width, width) == label(it)) 1.0 else 0.0 }
+        val sure = DoubleArray(held.size) { outputs.data[it * width + label(it)].toDouble() }
+        val (new, old) = held.indices.partition { samples.pending[held[it]] }
+        val large = old.groupBy(::label).filterValues { it.size >= FEWEST }.toSortedMap()
         return Verdict(
             perClassMean(right, old),
             perClassMean(right, new),
-            perClassMean(sure, held.where { true }),
+            perClassMean(sure, held.indices.toList()),
             old.size,
             large.mapValues { (_, own) -> Share(own.map { right[it] }.average(), own.size) },
         )
     }
 
+    private fun label(index: Int): Int = samples.labels[held[index]]
+
     /** The mean over classes of the mean within a class; NaN without samples. */
     private fun perClassMean(
         values: DoubleArray,
-        rows: IntArray,
+        rows: List<Int>,
     ): Double {
-        val means = rows.groupBy { held.labels[it] }.toSortedMap().map { (_, own) -> own.map { values[it] }.average() }
+        val means = rows.groupBy(::label).toSortedMap().map { (_, own) -> own.map { values[it] }.average() }
         return if (means.isEmpty()) Double.NaN else means.average()
     }
 

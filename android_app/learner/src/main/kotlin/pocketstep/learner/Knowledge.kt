@@ -31,7 +31,7 @@ internal class Knowledge(
         new: Samples,
         classes: List<String> = state.classes,
     ) {
-        val values = closedForm.observed(state.values, new.select(new.where { !new.heldBack[it] }))
+        val values = closedForm.observed(state.values, new, new.where { !new.heldBack[it] })
         var chunks = state.chunks + replay.append(new)
         var samples = state.samples + new
         if (replay.overLimit(chunks)) {
@@ -46,7 +46,7 @@ internal class Knowledge(
     /** The values, their statistics with what a lesson says; the state is left as it is. */
     fun counting(lesson: Lesson?): Values {
         val samples = lesson?.samples ?: return state.values
-        return closedForm.observed(state.values, samples.select(samples.where { !samples.heldBack[it] }))
+        return closedForm.observed(state.values, samples, samples.where { !samples.heldBack[it] })
     }
 
     fun rollback() {
@@ -63,7 +63,7 @@ internal class Knowledge(
             if (sameFeatures(values) && state.info[TAUGHT] != true) {
                 values + ClosedForm.STATISTICS.filter(values::containsKey).associateWith(state.values::getValue)
             } else {
-                closedForm.observed(values, later.select(later.where { !later.heldBack[it] }))
+                closedForm.observed(values, later, later.where { !later.heldBack[it] })
             }
         val info = before.info + mapOf("classes" to state.classes, Chunk.KEY to chunks.map(Chunk::toInfo))
         save(values, earlier.samples + later, info.withoutRollback())
@@ -76,8 +76,8 @@ internal class Knowledge(
         mask: FloatTensor,
     ) {
         val samples = state.samples
-        val counted = samples.select(samples.where { samples.labels[it] == slot && !samples.heldBack[it] })
-        val values = closedForm.forgotten(state.values + (MASK to mask), slot, counted)
+        val counted = samples.where { samples.labels[it] == slot && !samples.heldBack[it] }
+        val values = closedForm.forgotten(state.values + (MASK to mask), slot, samples, counted)
         val rest = samples.select(samples.where { samples.labels[it] != slot })
         val chunks = replay.append(rest)
         save(values, rest, state.info.withoutRollback() + (Chunk.KEY to chunks.map(Chunk::toInfo)))

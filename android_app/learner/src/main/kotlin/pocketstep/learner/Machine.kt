@@ -116,9 +116,13 @@ internal class Rows(
             }
         }
 
-        fun latents(samples: Samples): Rows =
-            Rows(samples.size, samples.latentShape) { row, into, at ->
-                val start = row * samples.latentSize
+        /** Latents of the [chosen] samples. */
+        fun latents(
+            samples: Samples,
+            chosen: IntArray = samples.where { true },
+        ): Rows =
+            Rows(chosen.size, samples.latentShape) { row, into, at ->
+                val start = chosen[row] * samples.latentSize
                 for (index in 0 until samples.latentSize) into[at + index] = samples.latents[start + index].toFloat()
             }
     }

@@ -31,7 +31,7 @@ internal class Phases(
         if (phase.refresh) {
             val all = phase.rowsOr("all") == "all"
             val rows = samples.where { !samples.heldBack[it] && (samples.pending[it] || all) }
-            current = closedForm.refreshed(values, samples.select(rows))
+            current = closedForm.refreshed(values, samples, rows)
         }
         val head = machine.run("solve", current + machine.manifest.hyperOf(phase))
         return current + head + ("blend" to FloatTensor.of(1f))

@@ -126,8 +126,7 @@ internal class Update(
         val soft = samples.softTargets.copyOf()
         val own = samples.where { !samples.hasSoft[it] && !(samples.pending[it] && known.data[samples.labels[it]] > 0) }
         if (own.isNotEmpty()) {
-            val rows = Rows.latents(samples.select(own))
-            val logits = machine.inBatches("classify", before, "latents", rows, "logits").data
+            val logits = machine.inBatches("classify", before, "latents", Rows.latents(samples, own), "logits").data
             own.forEachIndexed { index, row -> logits.copyInto(soft, row * slots, index * slots, (index + 1) * slots) }
             val unsaid = (0 until slots).filter { known.data[it] == 0f && (lesson?.taught?.data?.get(it) ?: 0f) > 0 }
             own.forEach { row -> unsaid.forEach { soft[row * slots + it] = TargetPack.NO_LOGIT } }
