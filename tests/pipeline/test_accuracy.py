@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import toy
 
 from pocketstep.bench.accuracy import recipe as recipes
 from pocketstep.bench.accuracy.base import Beside, Turned, architecture, base_network, upright_head
 from pocketstep.bench.accuracy.fine_tuning import fine_tuned
-from pocketstep.bench.accuracy.incremental import METHODS
+from pocketstep.bench.accuracy.incremental import METHODS, Encoded, Stage, trained
 from pocketstep.bench.accuracy.material import VARIANTS, Material, Settings
 from pocketstep.bench.accuracy.results import draw_costs, draw_stream, shift_table, stream_table
 from pocketstep.bench.accuracy.rivals import RIVALS
@@ -21,9 +23,8 @@ from pocketstep.data import Dataset
 from pocketstep.networks import ResidualNet
 from pocketstep.request import Request
 from pocketstep.schedules import schedules
+from pocketstep_device import Learner
 from pocketstep_device.errors import InputError
-
-"""Environment variable: the folder that has CIFAR-100's binary version."""
 
 
 def images(per_class: int, classes: int, side: int = 8, seed: int = 0) -> Dataset:
@@ -62,6 +63,34 @@ def test_every_method_finds_its_schedule() -> None:
     wanted += [(variant, schedule) for variant, titles in TRAINED.items() for schedule in titles]
     for variant, schedule in wanted:
         assert schedule in schedules(options=VARIANTS[variant](request).step), (variant, schedule)
+
+
+@pytest.mark.usefixtures("toys")
+def test_a_method_with_exemplars_sees_an_experience_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And has a few of it when the next one comes."""
+    bundle, stored = toy.toy_bundle(tmp_path / "toy.bundle"), list[list[int]]()
+    with Learner.open(bundle, tmp_path / "state") as learner:
+        names = (*learner.classes, "stripes", "dots")
+        latents = [learner.encode(toy.images(name, 600)) for name in names]
+    data = Encoded(np.concatenate(latents), np.repeat(np.arange(len(names)), 600))
+    first, update = len(names) - 2, Learner.update
+
+    def noting(learner: Learner, method: str) -> Any:
+        stored.append(np.bincount(learner.samples.labels, minlength=len(names)).tolist())
+        return update(learner, method=method)
+
+    monkeypatch.setattr(Learner, "update", noting)
+    stage = Stage(data, data, names, [first, first + 1, first + 2], tmp_path, "litert", 1, 0.01, 5)
+    method = replace(METHODS["freezing"], schedule="train")
+    result = trained(stage, bundle, "toys", method, lambda text: None)
+    assert [len(row) for row in result.course.rows] == stage.seen
+    assert stored[0][first] == stored[1][first + 1] == 600
+    assert 1 <= stored[1][first] <= 6
+    with Learner.open(bundle, tmp_path / "toys.state") as learner:
+        assert len(learner.samples) <= 12
+    limited = trained(stage, bundle, "limited", replace(method, exemplars=False, store_mb=0.006), lambda text: None)
+    assert limited.bytes > 0
+    assert stored[2][first] < 60
 
 
 def test_what_is_counted() -> None:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from pocketstep.bench.accuracy.stream import Course, experiences, per_class
 from pocketstep_device import Learner
-from pocketstep_device.bundle import Bundle
 from pocketstep_device.samples import Samples
+from pocketstep_device.shipped import REPLAY_FILE
 
 Latents = npt.NDArray[np.int8]
 Tell = Callable[[str], None]
@@ -141,7 +141,7 @@ def closed_forms(stage: Stage, bundle: Path, methods: dict[str, Method], tell: T
                     learner.rollback()
                 _update(learner, stage, methods[result.name].schedule, result)
                 result.course.rows.append(stage.accuracies(learner, experience.stop))
-                result.bytes = memory(bundle, stage.folder / "closed-forms.state")
+                result.bytes = memory(learner)
                 tell(f"{result.title}: {result.course.curve[-1]:.1%} of {experience.stop} classes")
     return results
 
@@ -156,19 +156,20 @@ def trained(stage: Stage, bundle: Path, name: str, method: Method, tell: Tell) -
             stage.observe(learner, experience)
             _update(learner, stage, method.schedule, result)
             result.course.rows.append(stage.accuracies(learner, experience.stop))
+            result.bytes = memory(learner)
             room = exemplars_mb(learner.samples, stage.per_class * (experience.stop - stage.seen[0]))
         if method.exemplars:
             with stage.device(bundle, name, room) as learner:
                 learner.take(learner.samples.select(np.zeros(0, np.int64)), learner.classes)  # cuts the store
+                result.bytes = memory(learner)
         tell(f"{method.title}: {result.course.curve[-1]:.1%} of {experience.stop} classes")
-    result.bytes = memory(bundle, stage.folder / f"{name}.state")
     return result
 
 
 def exemplars_mb(samples: Samples, count: int) -> float:
-    """A store's limit, MiB, at which it keeps about so many of these when it is cut: to three quarters of it."""
-    each: int = samples.latents[0].nbytes + 4 * samples.soft_targets.shape[1]
-    return max(1, count) * each / 0.75 / 2**20
+    """The limit of a store, MiB, that keeps about so many of these when it is cut: to three quarters, a header in it."""
+    each: int = samples.latents[0].nbytes + 10
+    return (4096 + max(1, count) * each) / 0.75 / 2**20
 
 
 def _update(learner: Learner, stage: Stage, schedule: str, result: Result) -> None:
@@ -177,9 +178,11 @@ def _update(learner: Learner, stage: Stage, schedule: str, result: Result) -> No
     result.seconds.append(time.perf_counter() - start)
 
 
-def memory(bundle: Path, state: Path) -> int:
-    """Bytes of statistics and exemplars: the cloud's replay, stored latents, and what is added up."""
-    manifest = Bundle.open(bundle).manifest
+def memory(learner: Learner) -> int:
+    """Bytes of statistics and exemplars: the cloud's replay, stored latents, and what is added up.
+
+    Not what lies on the disk until the next update so that this one can be taken back.
+    """
+    manifest = learner.manifest
     statistics = sum(4 * math.prod(s.shape) for s in manifest.state if s.kind == "statistics")
-    latents = sum(p.stat().st_size for p in state.glob("latents-*"))
-    return (bundle / "replay.safetensors").stat().st_size + latents + statistics
+    return manifest.files[REPLAY_FILE].bytes + learner.samples.latents.nbytes + statistics
