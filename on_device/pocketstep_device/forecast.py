@@ -22,9 +22,6 @@ _FLOAT = 4
 _STATISTICS = 3
 """Copies of the statistics beside the saved ones, whose matrix is often the largest tensor that calls give: refreshed
 ones, what a call goes from and to, and what the heap keeps of those."""
-_COPIED = {"executorch": 1}
-"""Copies more, where what a runtime's binding gives is a tensor of its own; its heap keeps none to five of them in the
-same update."""
 _SLACK = 4 * _MIB
 """What Python, numpy and the allocator take beside. SAFETY.md has the networks that these numbers are fitted to."""
 _MEMINFO = Path("/proc/meminfo")
@@ -84,7 +81,7 @@ def forecast(
         (cloud + 2 * device) * sample  # joined, and those of the device by themselves
         + state
         + training * trained
-        + (_STATISTICS + _COPIED.get(runtime, 0)) * _bytes(manifest, "statistics")
+        + _STATISTICS * _bytes(manifest, "statistics")
         + buffers * _FLOAT
         + _SLACK
     )

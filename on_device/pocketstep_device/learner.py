@@ -222,6 +222,7 @@ class Learner(Knowledge):
         Raises:
             InputError: nothing observed, unknown method, or a target pack that is damaged, another bundle's, or of
                 more classes than there are free slots.
+            BundleError: the replay set changed or went away since the bundle was opened.
             CheckFailedError: memory, disk or battery won't do, by a forecast before it begins; or it took more memory
                 than its budget, or than there was. The state is as before.
         """

@@ -64,7 +64,6 @@ internal class Forecast private constructor(
         private const val FLOAT = 4.0
         private const val SLACK = 4 * MIB
         private const val STATISTICS = 3 // copies beside the saved ones: refreshed, in calls, and left in the heap
-        private val COPIED = mapOf("executorch" to 1) // of the statistics, left in the heap by a runtime's binding
         private const val HEADERS = 2 * 65_536.0
 
         /**
@@ -89,8 +88,7 @@ internal class Forecast private constructor(
             val results = manifest.signatures.values.sumOf { signature -> signature.outputs.sumOf { product(it.shape) } }
             val buffers = if (runtime in WHOLE) (inputs.sum() + results) * FLOAT else 0.0
             val statistics = manifest.state.filter { it.kind == "statistics" }.sumOf { product(it.shape) } * FLOAT
-            val copied = (STATISTICS + (COPIED[runtime] ?: 0)) * statistics
-            val data = rows + state + training * trained + copied + buffers + SLACK
+            val data = rows + state + training * trained + STATISTICS * statistics + buffers + SLACK
             val disk = state + 2.0 * device + HEADERS
             return Forecast(measured ?: guessed(manifest, runtime), data, disk, measured != null)
         }
