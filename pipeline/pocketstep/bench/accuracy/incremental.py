@@ -167,7 +167,7 @@ def trained(stage: Stage, bundle: Path, name: str, method: Method, tell: Tell) -
 
 
 def exemplars_mb(samples: Samples, count: int) -> float:
-    """The limit of a store, MiB, that keeps about so many of these when it is cut: to three quarters, a header in it."""
+    """The limit of a store, MiB, that keeps about so many when it is cut: to three quarters, a header in it."""
     each: int = samples.latents[0].nbytes + 10
     return (4096 + max(1, count) * each) / 0.75 / 2**20
 
