@@ -46,7 +46,6 @@ def wide(widths: tuple[int, ...], blocks: int) -> Case:
 QUICK = {
     "resnet18": vision("resnet18", 64, "conv1"),
     "wrn_16_2": wide((32, 64, 128), 2),
-    "vgg11": vision("vgg11", 32, "features.0"),
     "vgg11_bn": vision("vgg11_bn", 32, "features.0"),
     "alexnet": vision("alexnet", 64, "features.0"),
     "mobilenet_v3_small": vision("mobilenet_v3_small", 64, "features.0"),
@@ -70,6 +69,7 @@ SLOW = {
     "mnasnet0_5": vision("mnasnet0_5", 64, "layers.2"),
     "resnet34": vision("resnet34", 64, "conv1"),
     "wrn_28_10": wide((160, 320, 640), 4),
+    "vgg11": vision("vgg11", 32, "features.0"),
     "vgg16": vision("vgg16", 32, "features.0"),
     "vgg16_bn": vision("vgg16_bn", 32, "features.0"),
     "efficientnet_b0": vision("efficientnet_b0", 64, "features.0"),

@@ -103,7 +103,17 @@ def test_no_picture_goes_along(workplace: Path) -> None:
 
 
 def test_without_pictures_it_says_what_is_missing(workplace: Path) -> None:
-    options = ["--train", "last=centre", "--input-gradient", "centre", "--optimiser", "adamw", "--clip"]
+    options = [
+        "--train",
+        "last=centre",
+        "--input-gradient",
+        "centre",
+        "--optimiser",
+        "adamw",
+        "--clip",
+        "--directions",
+        "8",
+    ]
     done = CliRunner().invoke(app, [*COMMAND, *options, "--runtime", "litert", "--batch", "8"])
     assert done.exit_code == 0, done.output
     assert "nothing to replay" in done.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import math
@@ -19,7 +20,7 @@ from pocketstep.inspection.page import write_page
 from pocketstep.inspection.tables import tables
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.bundle_writer import write_bundle, zip_bundle
-from pocketstep_device.manifest import Parameter, Plan
+from pocketstep_device.manifest import Parameter, PathAxis, Plan
 
 VOID = {"meta", "br", "wbr", "link"}
 COST = {
@@ -107,6 +108,19 @@ def test_facts_are_the_manifests(bundle_path: Path, facts: dict[str, Any]) -> No
     delegated = next(r for r in facts["runtimes"] if r["name"] == "executorch")["delegated"]
     assert delegated["step"]["delegates"] >= 1
     assert delegated["step"]["outside"] >= 0
+
+
+def test_critical_paths_are_drawn(facts: dict[str, Any], tmp_path: Path) -> None:
+    made = Plan("head", "a", (parameter("a.weight"), parameter("b.weight", "full")), (PathAxis("b.taps", 0, 2),))
+    assert [module["paths"] for module in modules_of(made)] == [False, True]
+    found = copy.deepcopy(facts)
+    whole = [m for m in found["plan"]["modules"] if m["role"] == "centre"]
+    for split in (False, True):
+        whole[0]["paths"] = split
+        write_page(found, tmp_path / "page.html")
+        page = Page(tmp_path / "page.html")
+        assert ("critical paths, one a class" in page.text) == split
+        assert sum(value == "band" for _, value in page.attributes) == 4 * split
 
 
 def test_tables_say_it(facts: dict[str, Any]) -> None:

@@ -19,8 +19,9 @@ def modules_of(plan: Plan) -> list[dict[str, Any]]:
     Returns:
         ``name``; ``role`` (the most trained of its parameters'); ``parameters`` (name, role, shape, trained, group);
         ``numbers`` (how many); ``kernel`` (height, width); ``outputs`` (channels or rows); ``behind`` (whether it
-        lies behind the cut).
+        lies behind the cut); ``paths`` (whether it is split into critical paths, one a class).
     """
+    split = {path.name.rpartition(".")[0] for path in plan.paths}
     gathered: dict[str, list[Parameter]] = {}
     for parameter in plan.parameters:
         gathered.setdefault(parameter.name.rpartition(".")[0], []).append(parameter)
@@ -34,6 +35,7 @@ def modules_of(plan: Plan) -> list[dict[str, Any]]:
             "kernel": next((list(p.shape[2:]) for p in own if len(p.shape) == 4), [1, 1]),
             "outputs": max((p.shape[0] for p in own if p.shape), default=1),
             "behind": index >= before,
+            "paths": name in split,
         }
         for index, (name, own) in enumerate(gathered.items())
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from pocketstep.inspection import rows, text
-from pocketstep.inspection.modules import ROLES, rows_of
+from pocketstep.inspection.modules import rows_of
 
 ROWS = 60
 """Parameters that the page's table lists one by one; more are folded."""
@@ -21,7 +21,10 @@ _MEANINGS = {
     "centre": "centre tap trained",
     "full": "all taps trained",
     "head": "head, trained",
+    "paths": "critical paths, one a class",
 }
+_BANDS = 5
+"""A module of critical paths is drawn in so many."""
 _GLYPH = 5
 """Taps of a kernel that are drawn in each direction; a larger kernel is drawn as so many."""
 
@@ -44,12 +47,14 @@ def write_page(facts: Mapping[str, Any], path: Path) -> None:
         size=text.size, count=text.count, shape=text.shape, plain=text.plain, plural=text.plural, fixed=_fixed
     )
     plan = facts["plan"]
+    tiles = [_tile(module) for module in _named(plan["modules"])]
+    drawn = {tile["look"] for tile in tiles}
     page = environment.get_template("inspect.html.j2").render(
         facts,
-        tiles=[_tile(module) for module in _named(plan["modules"])],
+        tiles=tiles,
         prefix=sum(not module["behind"] for module in plan["modules"]),
         tile=TILE,
-        roles={role: _MEANINGS[role] for role in ROLES if plan["roles"][role]["parameters"]},
+        looks={look: meaning for look, meaning in _MEANINGS.items() if look in drawn},
         tables=_tables(facts),
         phases=rows.phase_rows,
     )
@@ -102,14 +107,21 @@ def _named(modules: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _tile(module: dict[str, Any]) -> dict[str, Any]:
-    """A module with its drawing: a box as high as it has outputs (a logarithm of them), its kernel's taps in it."""
+    """A module with its drawing: a box as high as it has outputs (a logarithm of them), its kernel's taps in it.
+
+    Its ``look`` is its role, or ``paths``: then it has lines at these ``bands``.
+    """
     height, width = (min(_GLYPH, size) for size in module["kernel"])
     whole, middle = module["role"] in ("full", "head"), (width // 2, height // 2)
     taps = [
         (x, y, whole or (module["role"] == "centre" and (x, y) == middle)) for y in range(height) for x in range(width)
     ]
     high = max(20.0, min(TILE - 4.0, 6.5 * math.log2(max(module["outputs"], 2))))
-    return {**module, "height": round(high, 1), "taps": taps, "taps_high": height, "taps_wide": width}
+    bands = [round(high * band / _BANDS, 1) for band in range(1, _BANDS)] if module["paths"] else []
+    return {
+        **module, "look": "paths" if module["paths"] else module["role"], "height": round(high, 1), "bands": bands,
+        "taps": taps, "taps_high": height, "taps_wide": width,
+    }  # fmt: skip
 
 
 def _fixed(value: float) -> str:
