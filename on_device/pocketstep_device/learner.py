@@ -240,27 +240,27 @@ class Learner(Knowledge):
         need = forecast(self.manifest, self._machine.runtime, self._replayed, own, training)
         check_room(need, budget, self._machine.taken_mb, self._store.folder)
         meter = Meter(budget)
-        samples = self._known_samples(mask)
-        lesson = pack.lesson(classes, self.manifest) if pack else None
-        if lesson is not None:
-            mask = np.maximum(mask, lesson.taught)
-            values = closed_form.observed(
-                self._machine, values, lesson.samples, np.flatnonzero(~lesson.samples.held_back)
-            )
-            samples = Samples.concat([samples, lesson.samples])
-        run = Update(
-            self._machine.with_threads(budget.threads),
-            {**values, "class_mask": mask},
-            known,
-            samples,
-            self.manifest.schedules[method],
-            method,
-            meter,
-            SplitMix64((self._version << 32) ^ int(self._info["updates"])),
-            on_progress,
-            lesson,
-        )
         try:
+            samples = self._known_samples(mask)
+            lesson = pack.lesson(classes, self.manifest) if pack else None
+            if lesson is not None:
+                mask = np.maximum(mask, lesson.taught)
+                values = closed_form.observed(
+                    self._machine, values, lesson.samples, np.flatnonzero(~lesson.samples.held_back)
+                )
+                samples = Samples.concat([samples, lesson.samples])
+            run = Update(
+                self._machine.with_threads(budget.threads),
+                {**values, "class_mask": mask},
+                known,
+                samples,
+                self.manifest.schedules[method],
+                method,
+                meter,
+                SplitMix64((self._version << 32) ^ int(self._info["updates"])),
+                on_progress,
+                lesson,
+            )
             report, values = run.run()
             if report.accepted:
                 self._keep_update(values, classes, taught=lesson is not None)
