@@ -24,7 +24,6 @@ from pocketstep_device.tensors import Array, read_tensors, write_tensors
 
 pytestmark = pytest.mark.usefixtures("toys")
 
-
 NEW = "stripes"
 NOBODY = 65534
 Change = Callable[[dict[str, Array], dict[str, Any]], object]
