@@ -76,8 +76,9 @@ class CompressRecipe:
 class TransferRecipe(TrainingRecipe):
     """Knowledge transfer (Zhao et al. section 4.1) or what it is compared with.
 
-    ``method`` is ``blocks``, ``hinton``, ``fitnet`` or ``none`` (an independent student); ``trainable`` is ``all`` or
-    ``last`` (the last convolution of each group, and the head); ``temperature`` softens ``hinton`` and ``fitnet``;
+    ``method`` is ``blocks``, ``features`` (see ``FeatureTransfer``), ``hinton``, ``fitnet`` or ``none`` (an independent
+    student); ``trainable`` is ``all`` or ``last`` (the last convolution of each group, and the head); ``temperature``
+    softens ``hinton`` and ``fitnet``;
     ``mix`` mixes images in pairs, which have no label then: only for ``blocks`` with no weight on labels.
     """
 

@@ -23,7 +23,7 @@ from pocketstep.schedules import schedules
 from pocketstep.sources import NAMES
 from pocketstep_device.errors import InputError
 
-METHODS = ("blocks", "hinton", "fitnet", "none")
+METHODS = ("blocks", "features", "hinton", "fitnet", "none")
 _THRESHOLD = (0.5, 1.0)
 
 

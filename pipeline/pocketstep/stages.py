@@ -17,6 +17,7 @@ from pocketstep.architectures import Blueprint, build_network
 from pocketstep.criteria import prune
 from pocketstep.data import Dataset, normalisation
 from pocketstep.distill import KnowledgeTransfer
+from pocketstep.features import FeatureTransfer, linear_head
 from pocketstep.groups import can_shorten, find_groups, last_convolutions
 from pocketstep.history import History, OnProgress, Watch
 from pocketstep.loop import Loss
@@ -222,6 +223,9 @@ def transfer(
             teacher, student, (first, second, third), labelled=labelled, pattern=pattern
         ) as blocks:  # fmt: skip
             return [train(part, recipe, student, data, stage, loss=blocks, **settings)]
+    if part.method == "features":
+        with FeatureTransfer(teacher, student) as features:
+            return [train(part, recipe, student, data, stage, loss=features, **settings)]
     soft = SoftLogits(teacher, part.temperature)
     if part.method == "hinton":
         return [train(part, recipe, student, data, stage, loss=soft, **settings)]
@@ -243,9 +247,9 @@ def only_last(student: nn.Module, pattern: str | None = None) -> None:
     names = last_convolutions(student, find_groups(student, pattern))
     if not names:
         raise InputError("transfer.trainable = 'last' needs groups of blocks, and this network has none: use 'all'")
-    heads = [module for module in student.modules() if isinstance(module, nn.Linear)][-1:]
+    head = linear_head(student)
     student.requires_grad_(False)
-    for module in [*(student.get_submodule(name) for name in names), *heads]:
+    for module in [*(student.get_submodule(name) for name in names), head]:
         module.requires_grad_(True)
 
 

@@ -10,10 +10,11 @@ import torch
 import toy
 
 from pocketstep.bench.accuracy import recipe as recipes
-from pocketstep.bench.accuracy.base import Beside, Turned, architecture, base_network, upright_head
+from pocketstep.bench.accuracy.base import Beside, Teacher, architecture, base_network, upright_head
 from pocketstep.bench.accuracy.fine_tuning import fine_tuned
 from pocketstep.bench.accuracy.incremental import METHODS, Encoded, Stage, trained
 from pocketstep.bench.accuracy.material import VARIANTS, Material, Settings
+from pocketstep.bench.accuracy.preparing import Turned
 from pocketstep.bench.accuracy.results import draw_costs, draw_stream, shift_table, stream_table
 from pocketstep.bench.accuracy.rivals import RIVALS
 from pocketstep.bench.accuracy.run import check
@@ -135,7 +136,7 @@ def test_turned_images_have_labels_of_their_own() -> None:
 def test_base_is_trained_once(tmp_path: Path) -> None:
     said: list[str] = []
     train = images(20, 3, side=32)
-    how: dict[str, Any] = {"network": "small", "epochs": 2, "seed": 0, "prepared": True, "smoothing": 0.0}
+    how: dict[str, Any] = {"network": "small", "epochs": 2, "seed": 0, "rotations": True, "smoothing": 0.0}
     how["tell"] = said.append
     first = base_network(train, tmp_path / "base.safetensors", **how)
     assert first.head.out_features == 3
@@ -156,12 +157,33 @@ def test_a_base_learns_other_images_too_and_forgets_their_names(
     assert joint.classes == ("class 0", "class 1", "class 2", "class 0 of cifar10", "class 1 of cifar10")
     assert np.bincount(joint.labels).tolist() == [5, 5, 5, 20, 20]
     net = base_network(
-        images(20, 3, side=32), tmp_path / "base.safetensors", network="small", epochs=1, seed=0, prepared=False,
+        images(20, 3, side=32), tmp_path / "base.safetensors", network="small", epochs=1, seed=0, rotations=False,
         smoothing=0.0, tell=lambda text: None, beside=beside,
     )  # fmt: skip
     assert net.head.out_features == 3
     settings = Settings(first=3, beside=beside)
     assert Material(joint, joint, settings, tmp_path, print)._base_name.endswith("-cifar10-20-0")
+
+
+def test_a_base_imitates_a_teacher_that_is_trained_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    how: dict[str, Any] = {"network": "small", "epochs": 1, "seed": 0, "rotations": False, "smoothing": 0.0}
+    how |= {"tell": said.append, "teacher": Teacher("small", 2)}
+    data = images(20, 3, side=32)
+    taught = base_network(data, tmp_path / "base.safetensors", **how)
+    assert [line.split(",")[0] for line in said] == [
+        "teacher of the base: epoch 1 of 2", "teacher of the base: epoch 2 of 2", "base: epoch 1 of 1",
+    ]  # fmt: skip
+    assert (tmp_path / "teacher-base.safetensors").exists()
+    (tmp_path / "base.safetensors").unlink()
+    again = base_network(data, tmp_path / "base.safetensors", **how)
+    assert len(said) == 4
+    assert torch.equal(taught.stem[0].weight, again.stem[0].weight)
+    alone = base_network(data, tmp_path / "alone.safetensors", **{**how, "teacher": None})
+    assert not torch.equal(taught.stem[0].weight, alone.stem[0].weight)
+    settings = Settings(first=3, beside=Beside("cifar10", 20, tmp_path), teacher=Teacher("resnet18", 40))
+    assert Material(data, data, settings, tmp_path, print)._base_name.endswith("-cifar10-20-resnet18-40-0")
+    assert (settings.kind, Settings().kind) == ("beside cifar10, features of resnet18", "plain")
 
 
 def test_bundles_of_another_batch_are_others() -> None:
@@ -190,7 +212,7 @@ def test_recipes_that_come_along(name: str, steps: int) -> None:
     recipe = recipes.load(f"cifar100-{name}")
     order = recipe.order(Path(), "litert", 2)
     assert set(np.diff(order.protocol.seen(100))) == {steps}
-    assert order.settings.mirrored == (name in ("b50-mirrored", "b50-prepared"))
+    assert order.settings.mirrored == (name == "b50-mirrored")
     check(recipe.stream.methods)
 
 
@@ -220,7 +242,7 @@ def test_tables_and_plots(tmp_path: Path) -> None:
            "average_spread": 0.01, "last_spread": 0.01, "forgetting_spread": 0.0, "seconds": 2.0,
            "bytes": 10**6}  # fmt: skip
     rival = {**row, "title": "FeTrIL", "seconds": None, "bytes": None}
-    stream = {"base": [0.8, 0.79], "prepared": True, "beside": "", "epochs": 3, "protocol": {"seen": [5, 10]},
+    stream = {"base": [0.8, 0.79], "kind": "rotation labels", "epochs": 3, "protocol": {"seen": [5, 10]},
               "test_images": 100, "runtime": "litert", "rows": [row, rival]}  # fmt: skip
     table = stream_table(stream)
     assert table.row_count == 2

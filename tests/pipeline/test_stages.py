@@ -117,7 +117,7 @@ def test_refused_before_the_work(folder, tmp_path):
             raise run("train", tmp_path / "wrong.toml", "-o", tmp_path / "x", "--data", data)[2]
 
 
-@pytest.mark.parametrize("method", ["blocks", "hinton", "fitnet", "none"])
+@pytest.mark.parametrize("method", ["blocks", "features", "hinton", "fitnet", "none"])
 @pytest.mark.parametrize("trainable", ["all", "last"])
 def test_every_method_trains_what_it_says(folder, method, trainable):
     recipe = load_recipe(folder / "mine.toml")

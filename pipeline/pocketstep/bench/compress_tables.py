@@ -8,7 +8,7 @@ from typing import Any
 
 METHODS = {
     "blocks": "dependent", "none": "independent", "scratch": "independent, random weights", "hinton": "soft logits",
-    "fitnet": "FitNet",
+    "fitnet": "FitNet", "features": "features",
 }  # fmt: skip
 _SLACK = 0.01
 """Converged: the first point of a curve from which the goal is at most so far away."""

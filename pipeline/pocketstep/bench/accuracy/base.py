@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from pocketstep.bench.accuracy.preparing import TURNS, Turned, smoothed
 from pocketstep.data import Dataset, load_cifar
+from pocketstep.features import FeatureTransfer
+from pocketstep.loop import Loss
 from pocketstep.networks import Architecture, BlockShape, ResidualNet
 from pocketstep.parallel import best_device
 from pocketstep.training import fit
@@ -20,9 +24,6 @@ from pocketstep_device.errors import InputError
 
 MEAN, STD = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)
 """CIFAR-100's."""
-TURNS = 4
-UPRIGHT = 0.5
-"""Share of a batch that is not turned."""
 
 Shape = tuple[int, int, int]
 NETWORKS: dict[str, tuple[int, tuple[Shape, ...]]] = {
@@ -57,43 +58,22 @@ class Beside:
         )
 
 
-class Turned(nn.Module):
-    """Cross-entropy of (class, quarter turns) on randomly turned images, from a head with four rows a class.
+@dataclass(frozen=True)
+class Teacher:
+    """A larger network that learns what the base shall learn, so that the base can imitate its features.
 
-    Labels augmented by rotation (Lee et al. 2020; PASS, Zhu et al. 2021, for class increments): features that tell
-    turns apart say more about classes that come later.
+    Attributes:
+        network: a key of ``NETWORKS``.
+        epochs: passes.
     """
 
-    def __init__(self, classes: int, smoothing: float, generator: torch.Generator) -> None:
-        super().__init__()
-        self.classes, self.smoothing, self.generator = classes, smoothing, generator
-
-    def forward(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Square images (B, C, H, W), labels (B,) -> scalar."""
-        count = len(images)
-        upright = torch.rand(count, generator=self.generator) < UPRIGHT
-        turns = torch.where(upright, 0, torch.randint(1, TURNS, (count,), generator=self.generator))
-        images = images.clone()
-        for quarter in range(1, TURNS):
-            images[turns == quarter] = images[turns == quarter].rot90(quarter, (2, 3))
-        logits: Tensor = model(images)
-        joint = labels + self.classes * turns.to(labels.device)
-        return nn.functional.cross_entropy(logits.float(), joint, label_smoothing=self.smoothing)
-
-
-def smoothed(smoothing: float) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
-    """Cross-entropy with label smoothing."""
-
-    def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        logits: Tensor = model(images)
-        return nn.functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
-
-    return loss
+    network: str
+    epochs: int
 
 
 def base_network(
-    data: Dataset, path: Path, *, network: str, epochs: int, seed: int, prepared: bool, smoothing: float,
-    tell: Callable[[str], None], beside: Beside | None = None,
+    data: Dataset, path: Path, *, network: str, epochs: int, seed: int, rotations: bool, smoothing: float,
+    tell: Callable[[str], None], beside: Beside | None = None, teacher: Teacher | None = None,
 ) -> ResidualNet:  # fmt: skip
     """Trains the base on the stream's first classes, or reads what an earlier run wrote.
 
@@ -103,10 +83,11 @@ def base_network(
         network: a key of ``NETWORKS``.
         epochs: passes; one-cycle rate, bfloat16, crops and flips.
         seed: of weights, order and augmentation.
-        prepared: whether it is prepared for learning: no label smoothing, rotation labels.
-        smoothing: of labels where it is not.
+        rotations: whether it learns rotation labels, see ``Turned``; without label smoothing.
+        smoothing: of labels where it does not.
         tell: progress.
         beside: images that it learns, too, and whose classes its head does not keep.
+        teacher: whose features it imitates; trained first, on the same images.
     """
     if path.exists():
         kept = load_network(path)
@@ -115,17 +96,25 @@ def base_network(
         return kept
     path.parent.mkdir(parents=True, exist_ok=True)
     known, data = len(data.classes), beside.added_to(data) if beside else data
-    classes = len(data.classes)
-    rows = classes * TURNS if prepared else classes
-    net = ResidualNet.from_architecture(architecture(network, rows), seed=seed).to(best_device())
-    generator = torch.Generator().manual_seed(seed)
-    fit(
-        net, data, epochs=epochs, batch=128, learning_rate=0.25, seed=seed, mean=MEAN, std=STD, augment=True,
-        shift=4, mirror=True, schedule="one-cycle", precision="bfloat16",
-        loss=Turned(classes, 0.0, generator) if prepared else smoothed(smoothing),
-        checkpoint=path.with_suffix(".checkpoint"),
-        on_progress=lambda p: tell(f"base: epoch {p.epoch} of {p.epochs}, loss {p.loss:.3f}"),
-    )  # fmt: skip
+    classes, device = len(data.classes), best_device()
+    rows = classes * TURNS if rotations else classes
+    net = ResidualNet.from_architecture(architecture(network, rows), seed=seed).to(device)
+    loss: Loss = Turned(classes, 0.0, torch.Generator().manual_seed(seed)) if rotations else smoothed(smoothing)
+    with ExitStack() as stack:
+        if teacher:
+            above = base_network(
+                data, path.with_name(f"teacher-{path.name}"), network=teacher.network, epochs=teacher.epochs,
+                seed=seed, rotations=False, smoothing=smoothing, tell=lambda text: tell(f"teacher of the {text}"),
+            )  # fmt: skip
+            loss = stack.enter_context(
+                FeatureTransfer(above.to(device).to(memory_format=torch.channels_last), net, loss)
+            )
+        fit(
+            net, data, epochs=epochs, batch=128, learning_rate=0.25, seed=seed, mean=MEAN, std=STD, augment=True,
+            shift=4, mirror=True, schedule="one-cycle", precision="bfloat16", loss=loss,
+            checkpoint=path.with_suffix(".checkpoint"),
+            on_progress=lambda p: tell(f"base: epoch {p.epoch} of {p.epochs}, loss {p.loss:.3f}"),
+        )  # fmt: skip
     net = net.eval().cpu().to(memory_format=torch.contiguous_format)
     net.head = upright_head(net.head, known)
     save_network(net, path)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pocketstep.assemble import build_bundle
-from pocketstep.bench.accuracy.base import MEAN, STD, Beside, base_network
+from pocketstep.bench.accuracy.base import MEAN, STD, Beside, Teacher, base_network
 from pocketstep.bench.accuracy.incremental import Encoded
 from pocketstep.bench.accuracy.stream import first_classes, reordered
 from pocketstep.compile.options import StepOptions
@@ -45,20 +45,21 @@ class Settings:
     Attributes:
         first: classes that the base knows.
         epochs: of the base.
-        prepared: whether the base is prepared for learning.
-        smoothing: of the base's labels where it is not.
+        rotations: whether the base learns rotation labels.
+        smoothing: of the base's labels where it does not.
         cut: after which block the frozen prefix ends: ``late``, ``middle`` or ``early``.
         replay_per_class: images of each base class that go along.
         seed: of class order, base and choice of images.
         network: of the base, see ``NETWORKS``.
         mirrored: whether mirror images are looked at, too.
         beside: other images that the base learns.
+        teacher: of the base's features.
         batch: of the bundles' programs.
     """
 
     first: int = 50
     epochs: int = 16
-    prepared: bool = False
+    rotations: bool = False
     smoothing: float = 0.1
     cut: str = "late"
     replay_per_class: int = 20
@@ -66,7 +67,16 @@ class Settings:
     network: str = "small"
     mirrored: bool = False
     beside: Beside | None = None
+    teacher: Teacher | None = None
     batch: int = 64
+
+    @property
+    def kind(self) -> str:
+        """What the base learns beside its classes, for a table's title."""
+        prepared = ["rotation labels"] if self.rotations else []
+        prepared += [f"beside {self.beside.name}"] if self.beside else []
+        prepared += [f"features of {self.teacher.network}"] if self.teacher else []
+        return ", ".join(prepared) or "plain"
 
 
 @dataclass
@@ -101,8 +111,8 @@ class Material:
         seen, _ = self.cloud
         path = self.folder / f"base-{self._base_name}.safetensors"
         return base_network(
-            seen, path, network=s.network, epochs=s.epochs, seed=s.seed, prepared=s.prepared,
-            smoothing=s.smoothing, tell=self.tell, beside=s.beside,
+            seen, path, network=s.network, epochs=s.epochs, seed=s.seed, rotations=s.rotations,
+            smoothing=s.smoothing, tell=self.tell, beside=s.beside, teacher=s.teacher,
         )  # fmt: skip
 
     def bundle(self, variant: str, runtime: str) -> Path:
@@ -138,9 +148,10 @@ class Material:
     @property
     def _base_name(self) -> str:
         s = self.settings
-        kind = "prepared" if s.prepared else f"smooth{s.smoothing}"
+        kind = "rotations" if s.rotations else f"smooth{s.smoothing}"
         beside = f"-{s.beside.name}-{s.beside.per_class}" if s.beside else ""
-        return f"{s.network}-{s.first}-{s.epochs}-{kind}{beside}-{s.seed}"
+        teacher = f"-{s.teacher.network}-{s.teacher.epochs}" if s.teacher else ""
+        return f"{s.network}-{s.first}-{s.epochs}-{kind}{beside}{teacher}-{s.seed}"
 
     @property
     def _settings_name(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pocketstep.bench.accuracy.base import NETWORKS, Beside
+from pocketstep.bench.accuracy.base import NETWORKS, Beside, Teacher
 from pocketstep.bench.accuracy.material import CUTS, Settings
 from pocketstep.bench.accuracy.run import Order, check
 from pocketstep.bench.accuracy.stream import Protocol
@@ -18,15 +18,20 @@ from pocketstep_device.errors import InputError
 
 @dataclass(frozen=True)
 class BaseTable:
-    """The base: see ``Settings``; ``beside`` names other images that it learns, so many of each class."""
+    """The base: see ``Settings``; ``beside`` names other images that it learns, so many of each class.
+
+    ``teacher`` names the network whose features it imitates, which learns so many epochs before.
+    """
 
     network: str
     classes: int
     epochs: int
-    prepared: bool
+    rotations: bool
     smoothing: float
     beside: str = ""
     beside_per_class: int = 2500
+    teacher: str = ""
+    teacher_epochs: int = 40
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,10 @@ class AccuracyRecipe:
         """Of the base and the bundles; ``folder`` is where the images are."""
         base, stream = self.base, self.stream
         beside = Beside("cifar10", base.beside_per_class, folder) if base.beside else None
+        teacher = Teacher(base.teacher, base.teacher_epochs) if base.teacher else None
         return Settings(
-            base.classes, base.epochs, base.prepared, base.smoothing, stream.cut, stream.replay_per_class, seed,
-            base.network, stream.mirrored, beside, stream.batch,
+            base.classes, base.epochs, base.rotations, base.smoothing, stream.cut, stream.replay_per_class, seed,
+            base.network, stream.mirrored, beside, teacher, stream.batch,
         )  # fmt: skip
 
     def order(self, folder: Path, runtime: str, threads: int) -> Order:
@@ -111,6 +117,7 @@ def _check(recipe: AccuracyRecipe) -> None:
     check(recipe.stream.methods)
     chosen = {"data": ((recipe.data,), ("cifar100",)), "base.network": ((recipe.base.network,), tuple(NETWORKS)),
               "base.beside": ((recipe.base.beside,), ("", "cifar10")),
+              "base.teacher": ((recipe.base.teacher,), ("", *NETWORKS)),
               "stream.cut": ((recipe.stream.cut,), tuple(CUTS)),
               "shift.cameras": (recipe.shift.cameras, tuple(CAMERAS)), "shift.cuts": (recipe.shift.cuts, tuple(CUTS)),
               "shift.variants": (recipe.shift.variants, ("centre", "full"))}  # fmt: skip
@@ -119,7 +126,8 @@ def _check(recipe: AccuracyRecipe) -> None:
             if value not in known:
                 raise InputError(f"the recipe's {where} has '{value}'; choose of {', '.join(known)}")
     bounds = {
-        "base.epochs": (recipe.base.epochs, 1, 10_000), "base.smoothing": (recipe.base.smoothing, 0, 0.9),
+        "base.epochs": (recipe.base.epochs, 1, 10_000), "base.teacher_epochs": (recipe.base.teacher_epochs, 1, 10_000),
+        "base.smoothing": (recipe.base.smoothing, 0, 0.9),
         "base.beside_per_class": (recipe.base.beside_per_class, 1, 5000),
         "stream.seeds": (recipe.stream.seeds, 1, 100), "stream.store_mb": (recipe.stream.store_mb, 0.1, 65536),
         "stream.test_per_class": (recipe.stream.test_per_class, 0, 100_000),

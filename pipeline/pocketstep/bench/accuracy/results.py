@@ -14,12 +14,10 @@ COLOURS = "tab10"
 def stream_table(result: dict[str, Any]) -> Table:
     """A row a method, best average first."""
     base = " / ".join(f"{value:.1%}" for value in result["base"])
-    kind = "prepared for learning" if result["prepared"] else "plain"
-    kind += f", beside {result['beside']}" if result["beside"] else ""
     seen = result["protocol"]["seen"]
     title = (
         f"{seen[0]} classes, then {len(seen) - 1} × {seen[1] - seen[0]}; "
-        f"base {base} ({kind}, {result['epochs']} epochs); "
+        f"base {base} ({result['kind']}, {result['epochs']} epochs); "
         f"{result['test_images']} test images, {result['runtime']}, seeds: {len(result['base'])}"
     )
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

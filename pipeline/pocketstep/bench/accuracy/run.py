@@ -75,11 +75,9 @@ def measure(order: Order, train: Dataset, test: Dataset, folder: Path, tell: Tel
             results[result.name].append(result)
     bases = [r.course.curve[0] for r in next(iter(results.values()))]
     rows = [_row(found) for found in results.values()]
-    beside = order.settings.beside
     return {
         "protocol": {"first": order.protocol.first, "seen": order.protocol.seen(len(train.classes))},
-        "base": bases, "prepared": order.settings.prepared, "epochs": order.settings.epochs,
-        "beside": beside.name if beside else "",
+        "base": bases, "kind": order.settings.kind, "epochs": order.settings.epochs,
         "test_images": len(test), "runtime": order.runtime, "rows": rows,
     }  # fmt: skip
 
