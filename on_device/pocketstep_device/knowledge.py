@@ -47,7 +47,7 @@ class Knowledge:
         chunks = self._chunks + self._replay.append(new)
         samples = Samples.concat([self._samples, new])
         if self._replay.over_limit(chunks):
-            chunks, samples = self._replay.compact(samples, seed=self._version)
+            chunks, samples = self._replay.compact(samples)
         info = {**self._info, "classes": classes, "chunks": [c.to_info() for c in chunks]}
         self._save(values, samples, info)
         self._collect_garbage()

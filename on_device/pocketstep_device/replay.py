@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from pocketstep_device.errors import InputError, StateError
 from pocketstep_device.samples import FLAGS, Samples
-from pocketstep_device.shuffle import SplitMix64
 from pocketstep_device.storage import may_be_intact, read_regular, remove_leftovers, write_atomically
 from pocketstep_device.tensors import Array, read_tensors, write_tensors
 
@@ -168,16 +167,17 @@ class ReplayStore:
                 f"Samples in {self._folder} can't be read ({reason}). Restore the folder from a copy."
             ) from reason
 
-    def compact(self, samples: Samples, seed: int) -> tuple[list[Chunk], Samples]:
+    def compact(self, samples: Samples) -> tuple[list[Chunk], Samples]:
         """Keeps what fits into three quarters of ``max_bytes`` and writes it as one new chunk.
 
         Classes get equal shares as far as they have samples, so that one that floods the store displaces no other;
-        within a class pending samples stay first, and the rest is chosen at random, with the share of held-back
-        samples unchanged.
+        within a class pending samples stay first, with the share of held-back samples unchanged. The rest is a
+        reservoir (Vitter 1985) by lots (bottom-k sampling, Cohen and Kaplan 2007): a sample's lot is part of its
+        latent's digest, and the lowest stay, so that after any number of compactions all that was ever observed of
+        a class was as likely to stay, and nothing about the past needs to be kept.
 
         Args:
             samples: All samples of the store.
-            seed: Of the random choice; the same seed keeps the same samples.
 
         Returns:
             The new chunks and the samples that are kept, in their old order.
@@ -186,7 +186,7 @@ class ReplayStore:
             InputError: if the samples don't fit the bundle.
             StateError: if the limit has no room for a single sample, or the chunk can't be written.
         """
-        order = _by_priority(samples, SplitMix64(seed))
+        order = _by_priority(samples)
         sizes = self._bytes_per_sample(samples.has_soft[order]).cumsum() + _OVERHEAD
         count = int(np.searchsorted(sizes, _ROOM * self._max_bytes, side="right"))
         if len(samples) and not count:
@@ -256,21 +256,27 @@ class ReplayStore:
         return samples
 
 
-def _by_priority(samples: Samples, random: SplitMix64) -> npt.NDArray[np.int64]:
+def _by_priority(samples: Samples) -> npt.NDArray[np.int64]:
     """Indices of all samples, the ones to keep first: rank by rank in every class, pending ones before others."""
     count = len(samples)
-    ranks = np.zeros(count, np.int64)
+    lots, ranks = _lots(samples), np.zeros(count, np.int64)
     for label in np.unique(samples.labels):
         members = np.flatnonzero(samples.labels == label)
-        spread = _spread(samples.held_back[members], random)
+        spread = _spread(samples.held_back[members], lots[members])
         ranks[members[np.lexsort((spread, ~samples.pending[members]))]] = np.arange(len(members))
-    return np.lexsort((random.permutation(count), ~samples.pending, ranks))
+    return np.lexsort((lots, ~samples.pending, ranks))
 
 
-def _spread(held_back: npt.NDArray[np.bool_], random: SplitMix64) -> npt.NDArray[np.float64]:
-    """A random place in 0 to 1 for each sample of a class, so that any prefix has its share held back."""
+def _lots(samples: Samples) -> npt.NDArray[np.uint64]:
+    """A sample's lot, the lower the longer it is kept: the first eight bytes of its latent's SHA-256."""
+    digests = b"".join(hashlib.sha256(latent.tobytes()).digest()[:8] for latent in samples.latents)
+    return np.frombuffer(digests, ">u8").astype(np.uint64)
+
+
+def _spread(held_back: npt.NDArray[np.bool_], lots: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """A place in 0 to 1 for each sample of a class, by lot, so that any prefix has its share held back."""
     place = np.zeros(len(held_back))
     for group in (held_back, ~held_back):
         size = int(group.sum())
-        place[group] = (random.permutation(size) + 0.5) / max(size, 1)
+        place[group] = (np.argsort(np.argsort(lots[group], kind="stable")) + 0.5) / max(size, 1)
     return place

@@ -11,7 +11,7 @@ from fakes import LATENT, SLOTS, fake_samples
 
 from pocketstep_device.errors import InputError, StateError
 from pocketstep_device.replay import Chunk, ReplayStore
-from pocketstep_device.samples import Samples
+from pocketstep_device.samples import DEVICE, Samples
 from pocketstep_device.state import StateStore
 from pocketstep_device.tensors import read_tensors, write_tensors
 
@@ -230,7 +230,7 @@ def test_compaction_is_balanced_bounded_and_keeps_pending(tmp_path: Path) -> Non
     store, samples = make(tmp_path, limit), unbalanced()
     before = store.append(samples)
     assert store.over_limit(before)
-    chunks, kept = store.compact(samples, seed=1)
+    chunks, kept = store.compact(samples)
     assert len(chunks) == 1
     assert not store.over_limit(chunks)
     assert_same(store.load(chunks, kept.flags()), kept)
@@ -242,16 +242,47 @@ def test_compaction_is_balanced_bounded_and_keeps_pending(tmp_path: Path) -> Non
     assert where == sorted(where)
 
 
-def test_compaction_is_deterministic(tmp_path: Path) -> None:
-    store, samples = make(tmp_path, 8000), unbalanced()
-    first, again, other = (store.compact(samples, seed)[0] for seed in (1, 1, 2))
-    assert first == again
-    assert first != other
+def test_compaction_is_a_reservoir(tmp_path: Path) -> None:
+    """What was observed first is as likely to stay as what came last; how often it was compacted does not matter."""
+    same = {"labels": np.zeros(40, np.int64), "soft_targets": np.zeros((40, SLOTS), np.float32)}
+    same |= {name: np.zeros(40, np.bool_) for name in ("pending", "held_back", "has_soft")}
+    arriving = [dataclasses.replace(fake_samples(40, seed), **same) for seed in range(30)]
+    store = make(tmp_path, 4 * (4096 + 100 * 22) // 3 + 1)
+    kept = arriving[0]
+    for samples in arriving[1:]:
+        kept = store.compact(Samples.concat([kept, samples]))[1]
+    at_once = store.compact(Samples.concat(arriving))[1]
+    assert_same(kept, at_once)
+    everything = Samples.concat(arriving).latents
+    where = [np.flatnonzero((everything == latent).all((1, 2, 3)))[0] for latent in kept.latents]
+    assert len(where) == 100
+    thirds = np.bincount(np.array(where) // 400, minlength=3)  # a third of 100, with a deviation of 4.5
+    assert thirds.min() >= 18, thirds
+
+
+def test_android_keeps_the_same_samples(tmp_path: Path) -> None:
+    """ReplayStoreTest.kt has the same samples and the same digest."""
+    rows, slots = np.arange(600), 4
+    has_soft = rows % 3 == 0
+    samples = Samples(
+        latents=(np.arange(600 * 12) * 31 % 251 - 125).astype(np.int8).reshape(600, 2, 2, 3),
+        labels=rows % 3,
+        soft_targets=(np.arange(600 * slots).reshape(600, slots) * np.float32(0.25) * has_soft[:, None]).astype(
+            np.float32
+        ),
+        has_soft=has_soft,
+        held_back=rows % 4 == 0,
+        origin=np.full(600, DEVICE, np.uint8),
+        pending=rows % 5 == 0,
+    )
+    kept = ReplayStore(tmp_path, (2, 2, 3), slots, 16_000).compact(samples)[1]
+    digest = hashlib.sha256(kept.latents.tobytes() + kept.labels.astype(np.uint8).tobytes())
+    assert digest.hexdigest()[:16] == "d79ed21d1d603737"
 
 
 def test_pending_come_first_even_when_they_alone_are_too_many(tmp_path: Path) -> None:
     samples = dataclasses.replace(unbalanced(), pending=np.arange(480) >= 100)
-    _, kept = make(tmp_path, 8000).compact(samples, seed=0)
+    _, kept = make(tmp_path, 8000).compact(samples)
     assert kept.pending.all()
     assert set(kept.labels.tolist()) == {0, 1, 2}
 
@@ -266,7 +297,7 @@ def test_a_flood_of_one_class_displaces_no_other(tmp_path: Path) -> None:
         has_soft=np.zeros(4080, bool),
         soft_targets=np.zeros((4080, SLOTS), np.float32),
     )
-    _, kept = make(tmp_path, 4 * (4096 + 120 * 22) // 3 + 1).compact(flood, seed=0)
+    _, kept = make(tmp_path, 4 * (4096 + 120 * 22) // 3 + 1).compact(flood)
     assert np.bincount(kept.labels).tolist() == [50, 50, 20]
 
 
@@ -302,19 +333,19 @@ def test_a_chunk_that_may_not_be_read_is_not_given_up(tmp_path: Path, monkeypatc
 
 def test_samples_that_fit_are_all_kept(tmp_path: Path) -> None:
     samples = fake_samples(9)
-    assert_same(make(tmp_path).compact(samples, seed=0)[1], samples)
+    assert_same(make(tmp_path).compact(samples)[1], samples)
     empty = Samples.empty(LATENT, SLOTS)
-    assert make(tmp_path, 1).compact(empty, seed=0)[0] == []
+    assert make(tmp_path, 1).compact(empty)[0] == []
 
 
 def test_no_room_for_one_sample(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="no room"):
-        make(tmp_path, 100).compact(fake_samples(3), seed=0)
+        make(tmp_path, 100).compact(fake_samples(3))
 
 
 def test_soft_targets_count_against_the_limit(tmp_path: Path) -> None:
     samples = dataclasses.replace(fake_samples(300), has_soft=np.ones(300, bool))
     store = make(tmp_path, 8000)
-    chunks, kept = store.compact(samples, seed=0)
+    chunks, kept = store.compact(samples)
     assert not store.over_limit(chunks)
     assert 0 < len(kept) < 60

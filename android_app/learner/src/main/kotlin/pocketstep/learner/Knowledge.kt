@@ -35,7 +35,7 @@ internal class Knowledge(
         var chunks = state.chunks + replay.append(new)
         var samples = state.samples + new
         if (replay.overLimit(chunks)) {
-            val (kept, rest) = replay.compact(samples, state.version.toLong())
+            val (kept, rest) = replay.compact(samples)
             chunks = kept
             samples = rest
         }

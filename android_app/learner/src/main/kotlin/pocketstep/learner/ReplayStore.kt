@@ -1,6 +1,7 @@
 package pocketstep.learner
 
 import java.io.IOException
+import java.nio.ByteBuffer
 import java.nio.file.Files
 import java.nio.file.Path
 
@@ -140,17 +141,15 @@ internal class ReplayStore(
     /**
      * Keeps what fits into three quarters of the limit and writes it as one new chunk. Classes get equal shares as far
      * as they have samples, so that one that floods the store displaces no other; within a class pending samples stay
-     * first, and the rest is chosen at random, with the share of held-back samples unchanged.
+     * first, with the share of held-back samples unchanged. The rest is a reservoir: of all that was ever observed of a
+     * class the samples with the lowest lots stay, and a sample's lot is part of its latent's digest.
      *
      * @return the new chunks and the samples that are kept, in their old order.
      */
-    fun compact(
-        samples: Samples,
-        seed: Long,
-    ): Pair<List<Chunk>, Samples> {
+    fun compact(samples: Samples): Pair<List<Chunk>, Samples> {
         var bytes = OVERHEAD
         val chosen =
-            byPriority(samples, SplitMix(seed)).takeWhile {
+            byPriority(samples).takeWhile {
                 bytes += bytesOf(samples.hasSoft[it])
                 bytes <= ROOM * maxBytes
             }
@@ -267,32 +266,31 @@ internal class ReplayStore(
 }
 
 /** Indices of all samples, the ones to keep first: rank by rank in every class, pending ones before others. */
-private fun byPriority(
-    samples: Samples,
-    random: SplitMix,
-): List<Int> {
+private fun byPriority(samples: Samples): List<Int> {
+    val lots = LongArray(samples.size) { lot(samples.latent(it)) }
     val ranks = IntArray(samples.size)
     for (label in samples.labels.toSortedSet()) {
         val members = samples.where { samples.labels[it] == label }
-        val spread = spread(members, samples.heldBack, random)
+        val spread = spread(members, samples.heldBack, lots)
         members
             .sortedWith(compareBy({ !samples.pending[it] }, { spread.getValue(it) }))
             .forEachIndexed { rank, index -> ranks[index] = rank }
     }
-    val ties = random.permutation(samples.size)
-    return (0 until samples.size).sortedWith(compareBy({ ranks[it] }, { !samples.pending[it] }, { ties[it] }))
+    return (0 until samples.size).sortedWith(compareBy({ ranks[it] }, { !samples.pending[it] }, { lots[it] }))
 }
 
-/** A random place in 0 to 1 for each sample of a class, so that any prefix has its share held back. */
+/** The lower, the longer the sample is kept: the first eight bytes of its latent's SHA-256, so shifted that signed ones compare. */
+private fun lot(latent: ByteBuffer): Long = ByteBuffer.wrap(sha256().apply { update(latent) }.digest()).long xor Long.MIN_VALUE
+
+/** A place in 0 to 1 for each sample of a class, by lot, so that any prefix has its share held back. */
 private fun spread(
     members: IntArray,
     heldBack: BooleanArray,
-    random: SplitMix,
+    lots: LongArray,
 ): Map<Int, Double> {
     val places = HashMap<Int, Double>()
     for (group in listOf(members.filter { heldBack[it] }, members.filterNot { heldBack[it] })) {
-        val order = random.permutation(group.size)
-        group.forEachIndexed { index, member -> places[member] = (order[index] + 0.5) / group.size }
+        group.sortedBy { lots[it] }.forEachIndexed { rank, member -> places[member] = (rank + 0.5) / group.size }
     }
     return places
 }

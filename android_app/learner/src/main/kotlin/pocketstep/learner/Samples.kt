@@ -75,14 +75,15 @@ internal class Samples(
         codes: ByteArray,
         label: Int,
     ): IntArray {
-        fun latent(
-            all: ByteArray,
-            row: Int,
-        ) = ByteBuffer.wrap(all, row * latentSize, latentSize).slice()
-
-        val known = where { labels[it] == label }.mapTo(HashSet()) { latent(latents, it) }
-        return (0 until codes.size / latentSize).filter { known.add(latent(codes, it)) }.toIntArray()
+        val known = where { labels[it] == label }.mapTo(HashSet()) { latent(it) }
+        return (0 until codes.size / latentSize).filter { known.add(latent(it, codes)) }.toIntArray()
     }
+
+    /** One latent of these samples, or of other ones. */
+    fun latent(
+        row: Int,
+        of: ByteArray = latents,
+    ): ByteBuffer = ByteBuffer.wrap(of, row * latentSize, latentSize).slice()
 
     /** The same samples, none of them waiting for its first update. */
     fun settled(): Samples = Samples(latentShape, slots, latents, labels, softTargets, hasSoft, heldBack, origin, BooleanArray(size))

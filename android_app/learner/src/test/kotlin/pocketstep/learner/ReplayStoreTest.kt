@@ -83,15 +83,17 @@ class ReplayStoreTest {
         val samples = samples(600)
         val store = store(maxBytes = 16_000)
         assertTrue(store.overLimit(store.append(samples)))
-        val (chunks, kept) = store.compact(samples, seed = 3)
+        val (chunks, kept) = store.compact(samples)
         assertTrue(!store.overLimit(chunks))
         val counts = kept.labels.groupBy { it }.values.map { it.size }
         assertTrue("$counts", counts.max() - counts.min() <= 1)
         val share = kept.heldBack.count { it } / kept.size.toDouble()
         assertEquals(0.25, share, 0.05)
         assertSame(kept, store.recover(chunks, kept.flags()).samples)
-        assertSame(kept, store.compact(samples, seed = 3).second)
-        assertThrows(StateException::class.java) { store(maxBytes = 100).compact(samples, seed = 3) }
+        assertSame(kept, store.compact(samples).second)
+        val python = "d79ed21d1d603737" // test_android_keeps_the_same_samples
+        assertEquals(python, sha256().digest(kept.latents + ByteArray(kept.size) { kept.labels[it].toByte() }).hex().take(16))
+        assertThrows(StateException::class.java) { store(maxBytes = 100).compact(samples) }
     }
 
     @Test
