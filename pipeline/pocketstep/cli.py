@@ -45,6 +45,7 @@ def options(
 ) -> None:
     """Options of every command."""
     logging.basicConfig(level=logging.DEBUG if verbose else logging.ERROR)
+    logging.getLogger("flwr").propagate = False  # Flower shows its lines itself
 
 
 @app.command(epilog=EPILOG)

@@ -10,6 +10,7 @@ import pocketstep.learner.Golden
 import pocketstep.learner.InputException
 import pocketstep.learner.Options
 import pocketstep.learner.Prediction
+import pocketstep.learner.UpdateReport
 import pocketstep.learner.Validation
 import java.nio.file.Files
 import java.nio.file.Path
@@ -99,27 +100,30 @@ public abstract class PythonContract : RuntimeFixture() {
     /** A bundle with critical paths, those of the new class ten times as fast: Python's predictions. */
     @Test
     public fun learnsAlongPathsAsPythonDoes() {
-        val expected = noted("paths")
-        BlockingLearner.open(exchange.resolve("paths.bundle"), stateFolder, runtime, Options(threads = 1)).use { learner ->
-            learner.addClass(NEW)
-            learner.observe(Fixtures.images("train"), NEW)
-            val report = learner.update(method = "replay")
+        learnsAsPythonDoes("paths", method = "replay") { expected, report ->
             assertEquals(expected["steps"].toString().toInt(), report.phases.sumOf { it.steps })
-            assertSamePredictions("paths", Raw.read(exchange.resolve("paths.raw")), learner.classify(Fixtures.images("test")))
         }
     }
 
     /** A bundle that keeps no image: *auto* ends with the closed form, for the same reason. */
     @Test
     public fun trainsNothingThatItCannotJudge() {
-        val expected = noted("bare")
-        BlockingLearner.open(exchange.resolve("bare.bundle"), stateFolder, runtime, Options(threads = 1)).use { learner ->
-            learner.addClass(NEW)
-            learner.observe(Fixtures.images("train"), NEW)
-            val report = learner.update()
+        learnsAsPythonDoes("bare", method = "auto") { expected, report ->
             assertEquals(expected["reason"], report.reason)
             assertEquals(expected["phases"].toString().toInt(), report.phases.size)
-            assertSamePredictions("bare", Raw.read(exchange.resolve("bare.raw")), learner.classify(Fixtures.images("test")))
+        }
+    }
+
+    private fun learnsAsPythonDoes(
+        bundle: String,
+        method: String,
+        check: (Properties, UpdateReport) -> Unit,
+    ) {
+        BlockingLearner.open(exchange.resolve("$bundle.bundle"), stateFolder, runtime, Options(threads = 1)).use { learner ->
+            learner.addClass(NEW)
+            learner.observe(Fixtures.images("train"), NEW)
+            check(noted(bundle), learner.update(method = method))
+            assertSamePredictions(bundle, Raw.read(exchange.resolve("$bundle.raw")), learner.classify(Fixtures.images("test")))
         }
     }
 
