@@ -98,23 +98,24 @@ def accuracy(
     recipe: Annotated[str, typer.Argument(help="a .toml file, or 'cifar100-b50', which comes with pocketstep")],
     data: Annotated[Path, typer.Option("--data", help="folder with the data set's binary version")],
     out: Annotated[Path, typer.Option("-o", "--out", help="folder for bases, bundles, plots; kept")] = Path("accuracy"),
-    part: Annotated[str, typer.Option(help="stream, shift, or stream,shift")] = "stream,shift",
+    part: Annotated[str, typer.Option(help="some of base,stream,shift")] = "stream,shift",
     methods: Annotated[str | None, typer.Option(help="of the stream, instead of the recipe's")] = None,
     seeds: Annotated[int | None, typer.Option(help="class orders, instead of the recipe's")] = None,
     runtime: Annotated[str, typer.Option(help="litert or executorch")] = "litert",
     threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
     as_json: Json = False,
 ) -> None:
-    """How well devices learn: classes that come in steps, and another camera; every method through bundle programs."""
+    """How well devices learn: classes that come in steps, and another camera; every method through bundle programs.
+
+    --part base trains the networks that the others begin with and leaves them in the folder: for a machine with a GPU.
+    """
     from dataclasses import replace
 
     from pocketstep.bench.accuracy import recipe as recipes
     from pocketstep.bench.accuracy import results, run, shift
     from pocketstep.console import Console
 
-    found, parts = recipes.load(recipe), _names(part) or []
-    if not parts or not set(parts) <= {"stream", "shift"}:
-        raise InputError(f"--part is '{part}'; give stream, shift, or both with a comma between")
+    found, parts = recipes.load(recipe), _parts(part, ("base", "stream", "shift"), "--part")
     order = found.order(data, runtime, threads)
     order = replace(order, methods=_names(methods) or order.methods, seeds=seeds or order.seeds)
     run.check(order.methods)
@@ -122,6 +123,8 @@ def accuracy(
     out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {}
     with Console(quiet=as_json) as console:
+        if "base" in parts:
+            result["base"] = run.bases(order, train, test, out, console.stage)
         if "stream" in parts:
             result["stream"] = run.measure(order, train, test, out, console.stage)
         if "shift" in parts:
@@ -250,11 +253,11 @@ def inspect(
         typer.echo(f"{html} shows the same with a picture")
 
 
-def _parts(only: str, known: Sequence[str]) -> list[str]:
-    """What ``--only`` asks for, of a study's parts."""
-    parts = _names(only) or []
-    if unknown := [part for part in parts if part not in known]:
-        raise InputError(f"--only names '{unknown[0]}'; choose among {', '.join(known)}")
+def _parts(text: str, known: Sequence[str], option: str = "--only") -> list[str]:
+    """Which of a benchmark's parts an option asks for."""
+    parts = _names(text) or []
+    if not parts or not set(parts) <= set(known):
+        raise InputError(f"{option} is '{text}'; choose among {', '.join(known)}, with commas between")
     return parts
 
 

@@ -17,7 +17,7 @@ from pocketstep.bench.accuracy.material import VARIANTS, Material, Settings
 from pocketstep.bench.accuracy.preparing import Turned
 from pocketstep.bench.accuracy.results import draw_costs, draw_stream, shift_table, stream_table
 from pocketstep.bench.accuracy.rivals import RIVALS
-from pocketstep.bench.accuracy.run import check
+from pocketstep.bench.accuracy.run import Order, bases, check
 from pocketstep.bench.accuracy.shift import CLOSED, TRAINED
 from pocketstep.bench.accuracy.stream import Course, Protocol, experiences, per_class, reordered
 from pocketstep.data import Dataset
@@ -184,6 +184,18 @@ def test_a_base_imitates_a_teacher_that_is_trained_once(tmp_path: Path) -> None:
     settings = Settings(first=3, beside=Beside("cifar10", 20, tmp_path), teacher=Teacher("resnet18", 40))
     assert Material(data, data, settings, tmp_path, print)._base_name.endswith("-cifar10-20-resnet18-40-0")
     assert (settings.kind, Settings().kind) == ("beside cifar10, features of resnet18", "plain")
+
+
+def test_bases_can_be_trained_apart(tmp_path: Path) -> None:
+    """And are then found in the folder, whatever it was carried to."""
+    train, test, said = images(150, 4, side=32), images(10, 4, side=32, seed=1), list[str]()
+    order = Order(Protocol(2, 2), Settings(first=2, epochs=2, smoothing=0.0), ["closed-form"], seeds=2)
+    found = bases(order, train, test, tmp_path, said.append)
+    assert len(found) == 2
+    assert min(found) >= 0.5
+    assert sum("epoch" in line for line in said) == 4
+    assert bases(order, train, test, tmp_path, said.append) == found
+    assert sum("epoch" in line for line in said) == 4
 
 
 def test_bundles_of_another_batch_are_others() -> None:

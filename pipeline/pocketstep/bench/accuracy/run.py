@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from pocketstep.bench.accuracy.base import MEAN, STD
 from pocketstep.bench.accuracy.fine_tuning import FINE_TUNING, fine_tuned
 from pocketstep.bench.accuracy.incremental import METHODS, Result, Stage, closed_forms, trained
 from pocketstep.bench.accuracy.material import Material, Settings, penultimate
 from pocketstep.bench.accuracy.rivals import RIVALS
-from pocketstep.bench.accuracy.stream import Course, Protocol, per_class
+from pocketstep.bench.accuracy.stream import Course, Protocol, first_classes, per_class
 from pocketstep.data import Dataset
+from pocketstep.training import accuracy_per_class, evaluate
 from pocketstep_device.errors import InputError
 
 Tell = Callable[[str], None]
@@ -68,9 +70,7 @@ def measure(order: Order, train: Dataset, test: Dataset, folder: Path, tell: Tel
     if order.test_per_class:
         test = test.per_class(order.test_per_class, 0)
     results: dict[str, list[Result]] = {name: [] for name in order.methods}
-    for seed in range(order.seeds):
-        settings = replace(order.settings, seed=order.settings.seed + seed)
-        material = Material.of(train, test, settings, folder, tell)
+    for material in _materials(order, train, test, folder, tell):
         for result in _one_seed(order, material, tell):
             results[result.name].append(result)
     bases = [r.course.curve[0] for r in next(iter(results.values()))]
@@ -80,6 +80,27 @@ def measure(order: Order, train: Dataset, test: Dataset, folder: Path, tell: Tel
         "base": bases, "kind": order.settings.kind, "epochs": order.settings.epochs,
         "test_images": len(test), "runtime": order.runtime, "rows": rows,
     }  # fmt: skip
+
+
+def bases(order: Order, train: Dataset, test: Dataset, folder: Path, tell: Tell) -> list[float]:
+    """Trains every class order's base and nothing else, say where there is a GPU; other machines go on in the folder.
+
+    Returns:
+        Each one's accuracy (0..1) on the test images of its classes, by PyTorch.
+    """
+    found = []
+    for material in _materials(order, train, test, folder, tell):
+        asked = first_classes(material.test, order.settings.first)
+        logits = evaluate(material.base(), asked, MEAN, STD)
+        found.append(float(accuracy_per_class(logits, asked.labels, len(asked.classes)).mean()))
+        tell(f"base of class order {len(found)}: {found[-1]:.1%}")
+    return found
+
+
+def _materials(order: Order, train: Dataset, test: Dataset, folder: Path, tell: Tell) -> Iterator[Material]:
+    for seed in range(order.seeds):
+        settings = replace(order.settings, seed=order.settings.seed + seed)
+        yield Material.of(train, test, settings, folder, tell)
 
 
 def _one_seed(order: Order, material: Material, tell: Tell) -> list[Result]:
