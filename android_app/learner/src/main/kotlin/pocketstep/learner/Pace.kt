@@ -30,13 +30,14 @@ internal class Pace(
         val judging = held * sample
         val solve = phases.firstOrNull { it.kind == Phases.SOLVE }
         val own = if (phases[0] === solve) 0.0 else judging
-        if (solve == null) return own
+        if (solve == null) return MARGIN * own
         val rows = if (solve.rowsOr("all") == "all") usable else fresh
         val refreshed = if (solve.refresh) rows else 0
-        return own + head + refreshed * COUNTING * sample + judging
+        return MARGIN * (own + head + refreshed * COUNTING * sample + judging)
     }
 
     private companion object {
         const val COUNTING = 1.25 // what a sample takes whose features are also added to the statistics
+        const val MARGIN = 1.1 // what was measured once takes longer the next time, now and then
     }
 }
