@@ -95,9 +95,14 @@ class Meter:
         """Peak resident memory above where the update began, MiB; 0 where the system does not tell."""
         return max(0.0, peak_mb() - self.idle)
 
+    @property
+    def left(self) -> float | None:
+        """Seconds until the steps must end; None without a budget of them."""
+        return None if self.budget.seconds is None else self.budget.seconds - self.reserve - self.seconds
+
     def has_time(self) -> bool:
         """Whether another step may begin."""
-        if self.budget.seconds is not None and self.seconds + self.reserve >= self.budget.seconds:
+        if self.left is not None and self.left <= 0:
             self.stopped = "time"
         elif self.seconds >= self._asked + _POWER_EVERY:
             self._asked = self.seconds

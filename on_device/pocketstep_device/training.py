@@ -17,13 +17,11 @@ from pocketstep_device.reports import Progress
 from pocketstep_device.runtimes import Array
 from pocketstep_device.samples import NO_LOGIT, TEACHER, Samples, one_hot
 from pocketstep_device.shuffle import SplitMix64
+from pocketstep_device.steps import Checks, Steps, Values
 from pocketstep_device.target_pack import Lesson
 
-Values = dict[str, Array]
 Rows = npt.NDArray[np.int64]
 COVARIANCE, PROJECTION = "covariance.", "projection."
-PATIENCE = 2
-"""Checks in a row without a better state after which a phase stops."""
 
 
 @dataclass
@@ -67,7 +65,10 @@ class Trainer:
         self.soft_weights = (samples.has_soft | own).astype(np.float32)
 
     def run(self, phase: Mapping[str, Any], values: Values) -> Values:
-        """All steps of a phase, with a cosine rate; stops early when the time is up or held-back samples say so."""
+        """All steps of a phase, with a cosine rate; stops early when the time is up or held-back samples say so.
+
+        Where the budget ends before the steps do, the rate falls in that time.
+        """
         usable = ~self.samples.held_back
         rows = np.flatnonzero(usable & self.samples.pending if phase["rows"] == "new" else usable)
         if len(rows) == 0:
@@ -78,19 +79,20 @@ class Trainer:
         batch = self.machine.manifest.signatures["step"].batch
         total = max(1, int(phase["epochs"]) * math.ceil(len(rows) / batch))
         total = min(total, int(phase.get("max_steps", total)))
-        checks = _Checks(self.judge, int(phase.get("checks", 0)), total)
-        for index, chosen in enumerate(self._batches(rows, batch, total, bool(phase.get("balanced", True)))):
+        steps, checks = Steps(self.meter, total), Checks(self.judge, int(phase.get("checks", 0)))
+        for chosen in self._batches(rows, batch, total, bool(phase.get("balanced", True))):
             if not self.meter.has_time() or checks.enough:
                 break
-            rate = float(phase["learning_rate"]) * 0.5 * (1 + math.cos(math.pi * index / total))
+            rate = float(phase["learning_rate"]) * steps.rate
             feed = {**values, **fixed, "learning_rate": vector(rate), **self._batch(chosen, batch)}
             outputs = self.machine.run("step", feed)
             values.update({name: array for name, array in outputs.items() if name in values})
-            self.loss, self.steps = float(outputs["loss"][0]), index + 1
-            checks.after(index, values)
+            steps.take()
+            self.loss, self.steps = float(outputs["loss"][0]), steps.done
+            checks.after(steps.share, values)
             if self.on_progress:
                 name = str(phase.get("name", "train"))
-                self.on_progress(Progress(name, index + 1, total, self.loss, self.meter.seconds))
+                self.on_progress(Progress(name, steps.done, total, self.loss, self.meter.seconds))
         return checks.best(values)
 
     def scores(self, values: Values, rows: Rows, classes: Array, begun: Mapping[str, Array] | None = None) -> Values:
@@ -187,31 +189,6 @@ class Trainer:
             "feature_targets": padded(targets, batch),
             "feature_weights": padded(taught.astype(np.float32), batch),
         }
-
-
-class _Checks:
-    """Looks at a state every so many steps, remembers the best, and has enough after two that were no better."""
-
-    def __init__(self, judge: Callable[[Values], tuple[float, float]], count: int, total: int) -> None:
-        self._judge, self._every = judge, max(1, total // count) if count else 0
-        self._best: tuple[tuple[float, float], Values] | None = None
-        self._worse = 0
-
-    @property
-    def enough(self) -> bool:
-        return self._worse >= PATIENCE
-
-    def after(self, index: int, values: Values) -> None:
-        if not self._every or (index + 1) % self._every:
-            return
-        score = self._judge(values)
-        if self._best is None or score > self._best[0]:
-            self._best, self._worse = (score, dict(values)), 0
-        else:
-            self._worse += 1
-
-    def best(self, last: Values) -> Values:
-        return self._best[1] if self._best else last
 
 
 def vector(value: Any) -> Array:

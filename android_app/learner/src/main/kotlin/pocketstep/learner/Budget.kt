@@ -74,9 +74,12 @@ internal class Meter(
     /** Peak resident memory above where the update began, MiB; 0 where the system does not tell. */
     val peakMb: Double get() = maxOf(0.0, highestMb() - idle)
 
+    /** Seconds until the steps must end; null without a budget of them. */
+    val left: Double? get() = budget.seconds?.let { it - reserve - seconds }
+
     /** Whether another step may begin. */
     fun hasTime(): Boolean {
-        if (budget.seconds != null && seconds + reserve >= budget.seconds) {
+        if (left.let { it != null && it <= 0 }) {
             stopped = "time"
         } else if (seconds >= asked + POWER_EVERY) {
             asked = seconds

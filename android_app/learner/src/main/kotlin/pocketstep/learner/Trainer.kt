@@ -1,8 +1,6 @@
 package pocketstep.learner
 
-import kotlin.math.PI
 import kotlin.math.ceil
-import kotlin.math.cos
 
 /** What a phase ended with. */
 internal class Outcome(
@@ -37,7 +35,10 @@ internal class Trainer(
     private val latents = Rows.latents(samples)
     private val soft = Rows.of(targets.soft)
 
-    /** All steps of a phase, with a cosine rate; stops early when the time is up or held-back samples say so. */
+    /**
+     * All steps of a phase, with a cosine rate; stops early when the time is up or held-back samples say so. Where the
+     * budget ends before the steps do, the rate falls in that time.
+     */
     fun run(
         phase: Phase,
         values: Values,
@@ -50,21 +51,21 @@ internal class Trainer(
         val total = minOf(whole, phase.maxSteps ?: whole)
         val fixed = controls() + masks(phase, values) + projections(phase, values) + hyper(phase)
         val batches = Batches(rows, samples.labels, batch, phase.balanced, random)
-        val checks = Checks(judge, phase.checks, total)
+        val checks = Checks(judge, phase.checks)
+        val steps = Steps(meter, total)
         var current = values + ("blend" to FloatTensor.of(0f))
         var loss = Float.NaN
-        var steps = 0
-        while (steps < total && meter.hasTime() && !checks.enough) {
-            val rate = phase.learningRate * 0.5 * (1 + cos(PI * steps / total))
+        while (steps.done < total && meter.hasTime() && !checks.enough) {
+            val rate = phase.learningRate * steps.rate
             val feed = current + fixed + ("learning_rate" to FloatTensor.of(rate)) + batchOf(batches.next(), batch)
             val outputs = machine.run("step", feed)
             current = current + outputs.filterKeys(current::containsKey)
             loss = outputs.required("loss").data[0]
-            steps++
-            checks.after(steps, current)
-            onProgress(Progress(phase.name, steps, total, loss, meter.seconds))
+            steps.take()
+            checks.after(steps.share, current)
+            onProgress(Progress(phase.name, steps.done, total, loss, meter.seconds))
         }
-        return Outcome(checks.best ?: current, steps, loss)
+        return Outcome(checks.best(current), steps.done, loss)
     }
 
     /** Sums of `score` over rows: gradients, importances, and what else the program adds up, from zero or going on. */
@@ -216,41 +217,5 @@ internal class Batches(
     fun next(): IntArray {
         val picks = List(size) { groups[random.below(groups.size)] }
         return IntArray(size) { picks[it][random.below(picks[it].size)] }
-    }
-}
-
-/** Looks at a state every so many steps, remembers the best, and has enough after two that were no better. */
-private class Checks(
-    private val judge: Judge,
-    count: Int,
-    total: Int,
-) {
-    private val every = if (count > 0) maxOf(1, total / count) else 0
-    private var verdict: Verdict? = null
-    private var worse = 0
-
-    var best: Values? = null
-        private set
-
-    val enough: Boolean get() = worse >= PATIENCE
-
-    fun after(
-        steps: Int,
-        values: Values,
-    ) {
-        if (every == 0 || steps % every != 0) return
-        val found = judge.of(values)
-        val before = verdict
-        if (before == null || found > before) {
-            verdict = found
-            best = values
-            worse = 0
-        } else {
-            worse++
-        }
-    }
-
-    private companion object {
-        const val PATIENCE = 2
     }
 }
