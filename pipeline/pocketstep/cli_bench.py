@@ -144,7 +144,7 @@ def accuracy(
     for name, table_of in (("stream", results.stream_table), ("shift", results.shift_table)):
         if name in result:
             _print(table_of(result[name]))
-    typer.echo(f"plots and numbers: {out}")
+    typer.echo(f"bases, bundles, plots and numbers: {out}")
 
 
 @bench.command(epilog=EPILOG)
