@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from pocketstep.groups import Group, facts_of, find_groups
+from pocketstep.watcher import Watcher
 from pocketstep_device.errors import InputError
 
 _IMAGE = (1, 2, 3)
@@ -17,7 +17,7 @@ _IMAGE = (1, 2, 3)
 _SMALLEST = 1e-12
 
 
-class KnowledgeTransfer(nn.Module):
+class KnowledgeTransfer(Watcher):
     """The loss l1 * J1 + l2 * sum over groups of Jb + l3 * J3, to be used as the loss of ``training.fit``.
 
     For every batch and group, the teacher's and the student's most similar pair of blocks (equations 3 and 4)
@@ -63,29 +63,16 @@ class KnowledgeTransfer(nn.Module):
         check_correspondence(teacher, student, *self._groups)
         self.weights, self.labelled = tuple(weights), labelled
         self.pairs: list[tuple[int, int]] = []
-        self._maps: dict[nn.Module, Tensor] = {}
-        self._hooks: list[RemovableHandle] = []
-        self._ready = False
 
-    def __enter__(self) -> KnowledgeTransfer:
+    def _watch(self) -> Sequence[RemovableHandle]:
         self._networks[0].eval()
-        self._ready = True
-        if self.weights[1]:
-            self._hooks = [
-                network.get_submodule(name).register_forward_hook(self._keep)
-                for network, groups in zip(self._networks, self._groups, strict=True)
-                for group in groups
-                for name in group.outputs
-            ]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks, self._ready = [], False
-        self._maps.clear()
+        return [
+            network.get_submodule(name).register_forward_hook(self._keep)
+            for network, groups in zip(self._networks, self._groups, strict=True)
+            for group in groups
+            for name in group.outputs
+            if self.weights[1]
+        ]
 
     def forward(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """The loss of one batch.

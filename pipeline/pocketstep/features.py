@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +10,14 @@ from torch.utils.hooks import RemovableHandle
 
 from pocketstep.loop import Loss
 from pocketstep.training import cross_entropy
+from pocketstep.watcher import Watcher
 from pocketstep_device.errors import InputError
 
 PULL = 10.0
 """Weight of the features' distance."""
 
 
-class FeatureTransfer(nn.Module):
+class FeatureTransfer(Watcher):
     """A loss on labels, plus ``PULL`` times 1 - cosine of the teacher's features and the student's, mapped linearly.
 
     Features are what the head sees. Hints (Romero et al. 2014) at the last layer, and for another end: a larger
@@ -37,27 +38,16 @@ class FeatureTransfer(nn.Module):
         super().__init__()
         heads = linear_head(teacher), linear_head(student)
         self._outside = (teacher.eval(), heads, loss)  # a tuple: none of their parameters are this module's
-        self._features: list[Tensor] = []
-        self._hooks: list[RemovableHandle] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.mapping = nn.Linear(heads[1].in_features, heads[0].in_features)
         self.mapping.to(heads[1].weight.device)
 
-    def __enter__(self) -> FeatureTransfer:
+    def _watch(self) -> Sequence[RemovableHandle]:
         def keep(head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self._features.append(inputs[0].float())
+            self._maps[head] = inputs[0].float()
 
-        self._hooks = [head.register_forward_pre_hook(keep) for head in self._outside[1]]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-        self._features.clear()
+        return [head.register_forward_pre_hook(keep) for head in self._outside[1]]
 
     def forward(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """The loss of one batch; images are normalised float (B, C, H, W), labels int64 (B,).
@@ -65,14 +55,14 @@ class FeatureTransfer(nn.Module):
         Raises:
             InputError: this is called outside of a ``with`` block, or with another network than the student.
         """
-        teacher, _, loss = self._outside
-        self._features.clear()
+        teacher, heads, loss = self._outside
+        self._maps.clear()
         with torch.no_grad():
             teacher(images)
         own = loss(model, images, labels)
-        if len(self._features) != 2:
+        if len(self._maps) != 2:
             raise InputError("the transfer watches its student only, inside of `with transfer:`; train that one")
-        taught, learnt = self._features
+        taught, learnt = (self._maps[head] for head in heads)
         cosine = nn.functional.cosine_similarity(self.mapping(learnt).float(), taught, dim=1)
         return own + PULL * (1 - cosine).mean()
 

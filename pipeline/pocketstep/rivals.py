@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from pocketstep.distill import check_correspondence
 from pocketstep.groups import facts_of, find_groups
+from pocketstep.watcher import Watcher
 from pocketstep_device.errors import InputError
 
 
@@ -46,7 +46,7 @@ class SoftLogits(nn.Module):
         return self.share * self.temperature**2 * soft + (1 - self.share) * hard
 
 
-class Hints(nn.Module):
+class Hints(Watcher):
     """FitNet's first stage (Romero et al. 2014): half the squared distance of maps in the middle of the networks.
 
     A 1x1 convolution, trained along, brings the student's width to the teacher's. Use it in a ``with`` block. The
@@ -71,30 +71,17 @@ class Hints(nn.Module):
         self._teacher = (teacher.eval(),)
         self._student = (student,)
         self._places = (above[middle].outputs[-1], below[middle].outputs[-1])
-        self._maps: dict[str, Tensor] = {}
-        self._hooks: list[RemovableHandle] = []
         widths = facts_of(student, below[middle])[0], facts_of(teacher, above[middle])[0]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.regressor = nn.Conv2d(*widths, 1)
 
-    def __enter__(self) -> Hints:
+    def _watch(self) -> Sequence[RemovableHandle]:
         def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
             return lambda module, inputs, maps: self._maps.__setitem__(name, maps)
 
         networks = (("teacher", self._teacher[0], self._places[0]), ("student", self._student[0], self._places[1]))
-        self._hooks = [
-            network.get_submodule(place).register_forward_hook(keep(name)) for name, network, place in networks
-        ]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-        self._maps.clear()
+        return [network.get_submodule(place).register_forward_hook(keep(name)) for name, network, place in networks]
 
     def forward(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """The hints' loss of one batch; labels are not looked at."""

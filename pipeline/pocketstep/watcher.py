@@ -1,0 +1,38 @@
+"""What losses share that look into networks while these run."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from types import TracebackType
+from typing import TypeVar
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+_Watcher = TypeVar("_Watcher", bound="Watcher")
+
+
+class Watcher(nn.Module):
+    """A loss with hooks on networks: put there on entry of a ``with`` block, removed on its exit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._maps: dict[Hashable, Tensor] = {}  # what hooks keep of a batch
+        self._hooks: Sequence[RemovableHandle] = ()
+        self._ready = False
+
+    def _watch(self) -> Sequence[RemovableHandle]:
+        """Puts hooks that keep their maps."""
+        raise NotImplementedError
+
+    def __enter__(self: _Watcher) -> _Watcher:
+        self._hooks, self._ready = self._watch(), True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self._ready = (), False
+        self._maps.clear()
