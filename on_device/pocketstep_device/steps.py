@@ -25,8 +25,8 @@ class Steps:
     """
 
     def __init__(self, meter: Meter, total: int) -> None:
-        self.total, self.done, self.share = total, 0, 0.0
-        self._meter, self._began = meter, meter.seconds
+        self.done, self.share = 0, 0.0
+        self._meter, self._began, self._total = meter, meter.seconds, total
 
     @property
     def rate(self) -> float:
@@ -36,7 +36,7 @@ class Steps:
     def take(self) -> None:
         """One more is done."""
         self.done += 1
-        ahead = float(self.total - self.done)
+        ahead = float(self._total - self.done)
         if self._meter.left is not None:
             pace = (self._meter.seconds - self._began) / self.done
             ahead = min(ahead, max(0.0, self._meter.left) / max(pace, _ROUNDING))

@@ -66,12 +66,13 @@ class KnowledgeTransfer(Watcher):
 
     def _watch(self) -> Sequence[RemovableHandle]:
         self._networks[0].eval()
+        if not self.weights[1]:
+            return ()
         return [
             network.get_submodule(name).register_forward_hook(self._keep)
             for network, groups in zip(self._networks, self._groups, strict=True)
             for group in groups
             for name in group.outputs
-            if self.weights[1]
         ]
 
     def forward(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -89,8 +90,7 @@ class KnowledgeTransfer(Watcher):
             InputError: If the model is not the student, or this is called outside of a ``with`` block.
         """
         teacher, student = self._networks
-        if getattr(model, "module", model) is not student or not self._ready:
-            raise InputError("the transfer watches its student only, inside of `with transfer:`; train that one")
+        self._expect(student, model)
         l1, l2, l3 = self.weights
         taught = None
         if l1 or l2:

@@ -37,7 +37,8 @@ class FeatureTransfer(Watcher):
     def __init__(self, teacher: nn.Module, student: nn.Module, loss: Loss = cross_entropy) -> None:
         super().__init__()
         heads = linear_head(teacher), linear_head(student)
-        self._outside = (teacher.eval(), heads, loss)  # a tuple: none of their parameters are this module's
+        self._networks = (teacher.eval(), student)  # tuples: none of their parameters are this module's
+        self._heads, self._loss = heads, (loss,)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.mapping = nn.Linear(heads[1].in_features, heads[0].in_features)
@@ -47,7 +48,7 @@ class FeatureTransfer(Watcher):
         def keep(head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             self._maps[head] = inputs[0].float()
 
-        return [head.register_forward_pre_hook(keep) for head in self._outside[1]]
+        return [head.register_forward_pre_hook(keep) for head in self._heads]
 
     def forward(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """The loss of one batch; images are normalised float (B, C, H, W), labels int64 (B,).
@@ -55,14 +56,12 @@ class FeatureTransfer(Watcher):
         Raises:
             InputError: this is called outside of a ``with`` block, or with another network than the student.
         """
-        teacher, heads, loss = self._outside
-        self._maps.clear()
+        teacher, student = self._networks
+        self._expect(student, model)
         with torch.no_grad():
             teacher(images)
-        own = loss(model, images, labels)
-        if len(self._maps) != 2:
-            raise InputError("the transfer watches its student only, inside of `with transfer:`; train that one")
-        taught, learnt = (self._maps[head] for head in heads)
+        own = self._loss[0](model, images, labels)
+        taught, learnt = (self._maps[head] for head in self._heads)
         cosine = nn.functional.cosine_similarity(self.mapping(learnt).float(), taught, dim=1)
         return own + PULL * (1 - cosine).mean()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from types import TracebackType
 from typing import TypeVar
@@ -9,10 +10,12 @@ from typing import TypeVar
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from pocketstep_device.errors import InputError
+
 _Watcher = TypeVar("_Watcher", bound="Watcher")
 
 
-class Watcher(nn.Module):
+class Watcher(nn.Module, ABC):
     """A loss with hooks on networks: put there on entry of a ``with`` block, removed on its exit."""
 
     def __init__(self) -> None:
@@ -21,9 +24,13 @@ class Watcher(nn.Module):
         self._hooks: Sequence[RemovableHandle] = ()
         self._ready = False
 
+    @abstractmethod
     def _watch(self) -> Sequence[RemovableHandle]:
         """Puts hooks that keep their maps."""
-        raise NotImplementedError
+
+    def _expect(self, student: nn.Module, model: nn.Module) -> None:
+        if getattr(model, "module", model) is not student or not self._ready:
+            raise InputError("the transfer watches its student only, inside of `with transfer:`; train that one")
 
     def __enter__(self: _Watcher) -> _Watcher:
         self._hooks, self._ready = self._watch(), True

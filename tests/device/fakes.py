@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.bundle_writer import write_bundle
+from pocketstep_device.replay import ReplayStore
 from pocketstep_device.samples import DEVICE, Samples
 from pocketstep_device.tensors import write_tensors
 
@@ -134,3 +136,13 @@ def fake_samples(count: int, seed: int = 0, classes: int = 3) -> Samples:
         origin=np.full(count, DEVICE, np.uint8),
         pending=np.arange(count) % 5 == 0,
     )
+
+
+def make_store(folder: Path, max_bytes: int = 10**6) -> ReplayStore:
+    return ReplayStore(folder, LATENT, SLOTS, max_bytes)
+
+
+def assert_same(left: Samples, right: Samples) -> None:
+    for field in dataclasses.fields(Samples):
+        np.testing.assert_array_equal(getattr(left, field.name), getattr(right, field.name))
+        assert getattr(left, field.name).dtype == getattr(right, field.name).dtype

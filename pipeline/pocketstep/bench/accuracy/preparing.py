@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
+
+from pocketstep.loop import Loss
 
 TURNS = 4
 UPRIGHT = 0.5
@@ -36,7 +36,7 @@ class Turned(nn.Module):
         return nn.functional.cross_entropy(logits.float(), joint, label_smoothing=self.smoothing)
 
 
-def smoothed(smoothing: float) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+def smoothed(smoothing: float) -> Loss:
     """Cross-entropy with label smoothing."""
 
     def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import kotlin.math.cos
  */
 internal class Steps(
     private val meter: Meter,
-    val total: Int,
+    private val total: Int,
 ) {
     private val began = meter.seconds
 
