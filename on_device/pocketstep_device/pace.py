@@ -52,8 +52,7 @@ class Pace:
         """
         judging = self.held * self.sample
         solve = next((phase for phase in phases if phase["kind"] == "solve"), None)
-        looks = 2 if phases[0].get("checks") else 1  # a phase that is checked looks at its last state itself, too
-        needed = 0.0 if phases[0] is solve else looks * judging
+        needed = 0.0 if phases[0] is solve else judging
         if solve is not None:
             rows = self.usable if solve.get("rows", "all") == "all" else self.fresh
             refreshed = rows if solve.get("refresh") else 0

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from pocketstep_device.budget import Meter
+from pocketstep_device.judge import Verdict
 from pocketstep_device.runtimes import Array
 
 Values = dict[str, Array]
@@ -47,13 +48,13 @@ class Checks:
     """Looks at a state a few times along a phase, remembers the best, and has enough after two that were no better.
 
     Args:
-        judge: a state's score on held-back samples.
+        judge: how a state does on held-back samples.
         count: how many times; 0 for never.
     """
 
-    def __init__(self, judge: Callable[[Values], tuple[float, float]], count: int) -> None:
+    def __init__(self, judge: Callable[[Values], Verdict], count: int) -> None:
         self._judge, self._count = judge, count
-        self._best: tuple[tuple[float, float], Values] | None = None
+        self._best: tuple[Values, Verdict] | None = None
         self._number, self._worse, self._unseen = 0, 0, False
 
     @property
@@ -69,15 +70,15 @@ class Checks:
             self._number = number
             self._look(values)
 
-    def best(self, last: Values) -> Values:
-        """The best state that was looked at, the last one among them."""
+    def best(self, last: Values) -> tuple[Values, Verdict | None]:
+        """The best state that was looked at, the last one among them, and how it does; without looks, the last one."""
         if self._count and self._unseen:
             self._look(last)
-        return self._best[1] if self._best else last
+        return self._best or (last, None)
 
     def _look(self, values: Values) -> None:
-        score = self._judge(values)
-        if self._best is None or score > self._best[0]:
-            self._best, self._worse = (score, dict(values)), 0
+        found = self._judge(values)
+        if self._best is None or found.score > self._best[1].score:
+            self._best, self._worse = (dict(values), found), 0
         else:
             self._worse += 1

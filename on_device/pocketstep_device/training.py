@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pocketstep_device import masks
 from pocketstep_device.budget import Meter
+from pocketstep_device.judge import Verdict
 from pocketstep_device.machine import Machine, padded
 from pocketstep_device.reports import Progress
 from pocketstep_device.runtimes import Array
@@ -31,8 +32,10 @@ class Trainer:
     Attributes:
         known: (slots,) 1 for classes that existed before the update; they are what distillation protects.
         samples: all of the update.
-        judge: a state's score on held-back samples, for phases with ``checks``.
+        judge: how a state does on held-back samples, for phases with ``checks``.
         lesson: the target pack whose samples are the last ones; None without.
+        loss, steps: of the phase that ran last.
+        verdict: of what that phase ended with, where it has ``checks``.
     """
 
     machine: Machine
@@ -40,11 +43,12 @@ class Trainer:
     samples: Samples
     meter: Meter
     random: SplitMix64
-    judge: Callable[[Values], tuple[float, float]]
+    judge: Callable[[Values], Verdict]
     on_progress: Callable[[Progress], None] | None = None
     lesson: Lesson | None = None
     loss: float = math.nan
     steps: int = 0
+    verdict: Verdict | None = None
     soft_targets: Array = field(init=False)
     soft_weights: Array = field(init=False)
     label_weights: Array = field(init=False)
@@ -93,7 +97,8 @@ class Trainer:
             if self.on_progress:
                 name = str(phase.get("name", "train"))
                 self.on_progress(Progress(name, steps.done, total, self.loss, self.meter.seconds))
-        return checks.best(values)
+        values, self.verdict = checks.best(values)
+        return values
 
     def scores(self, values: Values, rows: Rows, classes: Array, begun: Mapping[str, Array] | None = None) -> Values:
         """Sums of ``score`` over rows: gradients, importances, and what else the program adds up.

@@ -75,9 +75,8 @@ class Update:
 
         self._judge = judged
         self.trainer = Trainer(
-            machine, self.known, self.samples, self.meter, self.random,
-            lambda values: judged(values).score, self.on_progress, self.lesson,
-        )  # fmt: skip
+            machine, self.known, samples, self.meter, self.random, judged, self.on_progress, self.lesson
+        )
 
     def run(self) -> tuple[UpdateReport, Values]:
         """All phases, then the choice; once the budget's time is up, those that would train nothing are left out.
@@ -101,12 +100,13 @@ class Update:
             needed = phase["kind"] == "solve" and trained  # a head for what was trained is worth its time
             if candidates and (self._ends_closed or not (needed or self.meter.has_time())):
                 continue
-            began, self.trainer.loss, self.trainer.steps = self.meter.seconds, math.nan, 0
+            self.trainer.loss, self.trainer.steps, self.trainer.verdict = math.nan, 0, None
+            began = self.meter.seconds
             values = self._phase(phase, values)
             if phase["kind"] == "solve" and not phase.get("refresh"):
                 pace.head = self.meter.seconds - began
             self.meter.check_memory()
-            found = self._judge(values)
+            found = self.trainer.verdict or self._judge(values)
             name, seconds = str(phase.get("name", phase["kind"])), self.meter.seconds - began
             report = PhaseReport(name, self.trainer.steps, self.trainer.loss, seconds, found.old, found.new)
             candidates.append(Candidate(report, found, dict(values)))

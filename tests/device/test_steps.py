@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import toy
 
 from pocketstep_device.budget import Meter
+from pocketstep_device.judge import Verdict, judge
+from pocketstep_device.learner import Learner
 from pocketstep_device.steps import PATIENCE, Checks, Steps, Values
 
 
@@ -67,11 +72,12 @@ class Judge:
     """Says one score after the other."""
 
     def __init__(self, *scores: float) -> None:
-        self.scores, self.seen = list(scores), list[int]()
+        self.scores, self.seen, self.said = list(scores), list[int](), list[float]()
 
-    def __call__(self, values: Values) -> tuple[float, float]:
+    def __call__(self, values: Values) -> Verdict:
         self.seen.append(int(values["step"][0]))
-        return self.scores.pop(0), 0.0
+        self.said.append(self.scores.pop(0))
+        return Verdict(math.nan, math.nan, (self.said[-1], 0.0), 0, {})
 
 
 def run(judge: Judge, count: int, shares: list[float]) -> tuple[int, list[int]]:
@@ -81,7 +87,9 @@ def run(judge: Judge, count: int, shares: list[float]) -> tuple[int, list[int]]:
         checks.after(share, values)
         if checks.enough:
             break
-    return int(checks.best(values)["step"][0]), judge.seen
+    best, verdict = checks.best(values)
+    assert verdict is None or verdict.score[0] == max(judge.said)
+    return int(best["step"][0]), judge.seen
 
 
 def test_checks_look_evenly_and_at_the_last_state() -> None:
@@ -90,6 +98,29 @@ def test_checks_look_evenly_and_at_the_last_state() -> None:
     assert run(Judge(1, 2), 2, tenths[:8]) == (8, [5, 8])  # the time was up
     assert run(Judge(2, 1), 2, tenths[:8]) == (5, [5, 8])
     assert run(Judge(), 0, tenths) == (10, [])
+
+
+def test_an_update_judges_no_state_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a phase with checks says of the state that it ends with is not asked again."""
+    toy.install(monkeypatch)
+    train = {"kind": "train", "name": "t", "epochs": 5, "rows": "all", "learning_rate": 0.1, "checks": 3}
+    solve = {"kind": "solve", "name": "closed form", "shrinkage": 0.05}
+    schedule = {"meaning": "", "phases": [solve, train], "accept": {"max_old_loss": 1.0, "max_class_loss": 1.0}}
+    bundle = toy.toy_bundle(tmp_path / "toy.bundle", schedules={"auto": schedule})
+    seen: list[dict[str, Any]] = []  # the arrays are kept, so that no other one takes their place
+
+    def judged(machine: Any, values: Values, samples: Any) -> Verdict:
+        seen.append(dict(values))
+        return judge(machine, values, samples)
+
+    monkeypatch.setattr("pocketstep_device.update.judge", judged)
+    with Learner.open(bundle, tmp_path / "state") as learner:
+        learner.add_class("stripes")
+        learner.observe(toy.images("stripes", 20), "stripes")
+        report = learner.update()
+    assert [phase.phase for phase in report.phases] == ["closed form", "t"]
+    assert len(seen) >= 4
+    assert len({tuple(sorted(map(id, values.values()))) for values in seen}) == len(seen)
 
 
 def test_checks_have_enough_when_it_gets_worse() -> None:

@@ -19,6 +19,7 @@ from pocketstep_device.budget import Budget, Meter
 from pocketstep_device.bundle import Bundle
 from pocketstep_device.cli import main
 from pocketstep_device.errors import CheckFailedError, InputError
+from pocketstep_device.judge import judge
 from pocketstep_device.learner import Learner
 from pocketstep_device.samples import NO_LOGIT, TEACHER
 from pocketstep_device.shuffle import SplitMix64
@@ -148,7 +149,10 @@ def trainer(learner: Learner, lesson: Lesson) -> Trainer:
     machine: Any = learner._machine
     known = learner.values["class_mask"]
     meter, random64 = Meter(Budget()), SplitMix64(0)
-    made = Trainer(machine, known, lesson.samples, meter, random64, lambda values: (0.0, 0.0), lesson=lesson)
+    samples = lesson.samples
+    made = Trainer(
+        machine, known, samples, meter, random64, lambda values: judge(machine, values, samples), lesson=lesson
+    )  # fmt: skip
     made.cache_targets(dict(learner.values))
     return made
 

@@ -29,8 +29,7 @@ internal class Pace(
     fun besideSteps(phases: List<Phase>): Double {
         val judging = held * sample
         val solve = phases.firstOrNull { it.kind == Phases.SOLVE }
-        val looks = if (phases[0].checks > 0) 2 else 1 // a phase that is checked looks at its last state itself, too
-        val own = if (phases[0] === solve) 0.0 else looks * judging
+        val own = if (phases[0] === solve) 0.0 else judging
         if (solve == null) return MARGIN * own
         val rows = if (solve.rowsOr("all") == "all") usable else fresh
         val refreshed = if (solve.refresh) rows else 0

@@ -37,11 +37,14 @@ internal class Checks(
     private val judge: Judge,
     private val count: Int,
 ) {
-    private var verdict: Verdict? = null
     private var best: Values? = null
     private var number = 0
     private var worse = 0
     private var unseen = false
+
+    /** How the best state does; null before the first look. */
+    var verdict: Verdict? = null
+        private set
 
     /** Whether further steps would be in vain. */
     val enough: Boolean get() = worse >= PATIENCE

@@ -2,11 +2,12 @@ package pocketstep.learner
 
 import kotlin.math.ceil
 
-/** What a phase ended with. */
+/** What a phase ended with, and how that does, where it was looked at. */
 internal class Outcome(
     val values: Values,
     val steps: Int = 0,
     val loss: Float = Float.NaN,
+    val verdict: Verdict? = null,
 )
 
 /** What distillation follows: (N, slots) logits, and a weight for each sample. */
@@ -65,7 +66,7 @@ internal class Trainer(
             checks.after(steps.share, current)
             onProgress(Progress(phase.name, steps.done, total, loss, meter.seconds))
         }
-        return Outcome(checks.best(current), steps.done, loss)
+        return Outcome(checks.best(current), steps.done, loss, checks.verdict)
     }
 
     /** Sums of `score` over rows: gradients, importances, and what else the program adds up, from zero or going on. */

@@ -62,7 +62,7 @@ internal class Update(
             current = outcome.values
             if (phase.kind == Phases.SOLVE && !phase.refresh) pace.head = meter.seconds - began
             meter.checkMemory()
-            val found = judge.of(current)
+            val found = outcome.verdict ?: judge.of(current)
             val seconds = meter.seconds - began
             val report = PhaseReport(phase.name, outcome.steps, outcome.loss, seconds, found.old, found.new)
             candidates += Candidate(report, found, current)
