@@ -15,6 +15,7 @@ from pocketstep.feed import Feed
 from pocketstep.history import History, OnProgress, Progress, Watch
 from pocketstep.parallel import Workers
 from pocketstep.rates import Schedule
+from pocketstep.sizes import SizeSchedule, resized
 from pocketstep_device.errors import CheckFailedError, InputError
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -34,6 +35,7 @@ class Run:
         epochs: passes over the feed.
         learning_rate: the schedule's peak.
         schedule: of the rate.
+        sizes: of the images.
         workers: the processes.
         stage: name for progress and errors.
         checkpoint: where to keep the run; None does not.
@@ -45,12 +47,12 @@ class Run:
 
     def __init__(
         self, model: nn.Module, feed: Feed, loss: Loss, epochs: int, learning_rate: float, schedule: Schedule,
-        workers: Workers, *, stage: str, checkpoint: Checkpoint | None, watch: Watch | None,
+        sizes: SizeSchedule, workers: Workers, *, stage: str, checkpoint: Checkpoint | None, watch: Watch | None,
         score: Callable[[], float], on_progress: OnProgress | None, on_step: OnProgress | None,
     ) -> None:  # fmt: skip
         self.model, self.feed, self.loss = model, feed, loss
         self.epochs, self.steps = epochs, epochs * feed.steps
-        self.learning_rate, self.schedule, self.workers = learning_rate, schedule, workers
+        self.learning_rate, self.schedule, self.sizes, self.workers = learning_rate, schedule, sizes, workers
         self.stage, self.checkpoint, self.watch, self.score = stage, checkpoint, watch, score
         self.on_progress = on_progress if workers.first else None
         self.on_step = on_step if workers.first else None
@@ -98,6 +100,7 @@ class Run:
         rate = self.learning_rate * self.schedule(self.step, self.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        images = resized(images, self.sizes(self.step, self.steps))
         seen.clear()
         with self.workers.autocast():
             value = self.loss(called, images, labels)

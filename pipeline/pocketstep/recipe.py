@@ -42,6 +42,7 @@ class TrainingRecipe:
     mirror: bool = False
     cutout: int = 0
     schedule: str = "cosine"
+    small_first: bool = False
     precision: str = "float32"
 
 

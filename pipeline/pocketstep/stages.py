@@ -265,7 +265,7 @@ def train(
         network, data, epochs=part.epochs, batch=part.batch, learning_rate=part.learning_rate, seed=part.seed,
         mean=mean, std=std, augment=part.augment, shift=part.shift, mirror=part.mirror, cutout=part.cutout,
         mix=isinstance(part, TransferRecipe) and part.mix, per_image=recipe.data.per_image, schedule=part.schedule,
-        precision=part.precision, loss=loss, stage=stage,
+        small_first=part.small_first, precision=part.precision, loss=loss, stage=stage,
         watch=watch, checkpoint=told.folder / f"{stage}.training" if told.folder else None,
         key=f"{part} {type(loss).__name__} {getattr(loss, 'labelled', True)}",
         on_progress=told.on_progress, on_step=told.on_step,

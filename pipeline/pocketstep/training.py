@@ -16,8 +16,9 @@ from pocketstep.data import Dataset, Images
 from pocketstep.feed import Feed
 from pocketstep.history import History, OnProgress, Watch
 from pocketstep.loop import Loss, Run
-from pocketstep.parallel import Workers
+from pocketstep.parallel import Workers, practical
 from pocketstep.rates import schedule_named
+from pocketstep.sizes import check_smaller, growing, whole
 from pocketstep_device.errors import InputError
 
 
@@ -53,6 +54,7 @@ def fit(
     mix: bool = False,
     per_image: bool = False,
     schedule: str = "cosine",
+    small_first: bool = False,
     precision: str = "float32",
     loss: Loss | None = None,
     stage: str = "train",
@@ -86,7 +88,9 @@ def fit(
         mix: Whether to mix images in pairs, for a loss that looks at no label.
         per_image: Normalise each image by its own mean and deviation; ``mean`` and ``std`` do not matter then.
         schedule: ``cosine`` (after a short warm-up) or ``one-cycle``.
-        precision: ``float32``, ``bfloat16``, or ``float16`` (CUDA); the latter two keep float32 weights.
+        small_first: Whether early steps see smaller images, see ``sizes.growing``.
+        precision: ``float32``, ``bfloat16``, or ``float16`` (CUDA); the latter two keep float32 weights. A CPU that
+            would emulate ``bfloat16`` computes in float32.
         loss: What to minimise; ``cross_entropy`` when None.
         stage: Name given to ``on_progress``.
         watch: Images to measure on the way.
@@ -98,8 +102,8 @@ def fit(
         on_step: Called at most twice a second.
 
     Raises:
-        InputError: If a number is out of range, a name unknown, the model has nothing to train, or the checkpoint is
-            damaged.
+        InputError: If a number is out of range, a name unknown, the model has nothing to train or takes no smaller
+            images, or the checkpoint is damaged.
         CheckFailedError: If the loss is no longer finite.
     """
     if min(epochs, batch, learning_rate) <= 0 or shift < 0:
@@ -108,19 +112,23 @@ def fit(
             f"and shift {shift}: give positive numbers"
         )
     rates, device = schedule_named(schedule), _device(model)
+    precision = practical(precision, device)
+    channels_last = precision != "float32"
     workers = Workers(device, precision)
     varied = Augmentation(shift, mirror, cutout, mix) if augment else Augmentation()
-    if precision != "float32":
+    if channels_last:
         model.to(memory_format=torch.channels_last)
     feed = Feed(
         dataset, batch, seed, varied, mean, std, per_image=per_image, device=device,
-        part=(workers.rank, workers.count), channels_last=precision != "float32",
+        part=(workers.rank, workers.count), channels_last=channels_last,
     )  # fmt: skip
+    if small_first:
+        check_smaller(model.eval(), feed.images[:1].to(device, torch.float32))
     kept = None
     if checkpoint:
         settings = [
             epochs, batch, learning_rate, seed, list(mean), list(std), augment, shift, mirror, cutout, mix,
-            per_image, schedule, precision, stage, workers.count, watch.every if watch else 0, key,
+            per_image, schedule, small_first, precision, stage, workers.count, watch.every if watch else 0, key,
         ]  # fmt: skip
         identity = digest(settings, feed.images, feed.labels, *model.state_dict().values())
         kept = Checkpoint(checkpoint, identity, checkpoint_seconds)
@@ -131,8 +139,8 @@ def fit(
         return watch.score(accuracy_per_class(logits, watch.dataset.labels, len(watch.dataset.classes)))
 
     run = Run(
-        model, feed, loss or cross_entropy, epochs, learning_rate, rates, workers, stage=stage, checkpoint=kept,
-        watch=watch, score=score, on_progress=on_progress, on_step=on_step,
+        model, feed, loss or cross_entropy, epochs, learning_rate, rates, growing if small_first else whole, workers,
+        stage=stage, checkpoint=kept, watch=watch, score=score, on_progress=on_progress, on_step=on_step,
     )  # fmt: skip
     return run.go()
 

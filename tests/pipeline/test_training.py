@@ -109,6 +109,51 @@ def test_mirror_flips_left_and_right_only():
     assert {tuple(p.tolist()) for p in seen.nonzero()[:, 1:]} == {(1, 2), (1, 5)}
 
 
+def test_small_images_come_first(stripes):
+    sides, rows = [], []
+
+    def loss(net, images, labels):
+        sides.append(tuple(images.shape[2:]))
+        rows.append(images.mean((2, 3)))
+        return cross_entropy(net, images, labels)
+
+    settings = {"epochs": 4, "batch": 30, "augment": False, "loss": loss}
+    train(stripes, small_first=True, **settings)
+    assert sides == [(4, 4)] * 4 + [(6, 6)] * 2 + [(8, 8)] * 2
+    small = torch.cat(rows)
+    rows.clear()
+    train(stripes, **settings)
+    assert set(sides[8:]) == {(8, 8)}
+    whole = torch.cat(rows)
+    torch.testing.assert_close(small[:120], whole[:120], atol=0.15, rtol=0)  # stripes that a border cuts weigh more
+    torch.testing.assert_close(small[:120].mean(), whole[:120].mean(), atol=0.01, rtol=0)
+
+
+def test_a_network_that_takes_one_size_is_refused_small_images(stripes):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    with pytest.raises(InputError, match=r"0\.5 of their size.*global pooling"):
+        fit(
+            model, stripes, epochs=1, batch=16, learning_rate=0.1, seed=0, mean=MEAN, std=STD, augment=False,
+            small_first=True,
+        )  # fmt: skip
+
+
+def test_bfloat16_is_not_emulated(stripes, monkeypatch):
+    """Where a processor has none, float32 takes its place, and the result is float32's."""
+    kinds = []
+
+    def loss(net, images, labels):
+        value = cross_entropy(net, images, labels)
+        kinds.append(net(images).dtype)
+        return value
+
+    for native, kind in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda native=native: native)
+        train(stripes, epochs=1, precision="bfloat16", loss=loss)
+        assert set(kinds) == {kind}
+        kinds.clear()
+
+
 def test_divergence_is_an_error_that_says_what_to_do(stripes):
     def explode(net, images, labels):
         return cross_entropy(net, images, labels) * float("nan")

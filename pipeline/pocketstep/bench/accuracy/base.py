@@ -74,6 +74,7 @@ class Teacher:
 def base_network(
     data: Dataset, path: Path, *, network: str, epochs: int, seed: int, rotations: bool, smoothing: float,
     tell: Callable[[str], None], beside: Beside | None = None, teacher: Teacher | None = None,
+    small_first: bool = False,
 ) -> ResidualNet:  # fmt: skip
     """Trains the base on the stream's first classes, or reads what an earlier run wrote.
 
@@ -88,6 +89,7 @@ def base_network(
         tell: progress.
         beside: images that it learns, too, and whose classes its head does not keep.
         teacher: whose features it imitates; trained first, on the same images.
+        small_first: whether it, and its teacher, see smaller images first, see ``sizes.growing``.
     """
     if path.exists():
         kept = load_network(path)
@@ -105,6 +107,7 @@ def base_network(
             above = base_network(
                 data, path.with_name(f"teacher-{path.name}"), network=teacher.network, epochs=teacher.epochs,
                 seed=seed, rotations=False, smoothing=smoothing, tell=lambda text: tell(f"teacher of the {text}"),
+                small_first=small_first,
             )  # fmt: skip
             loss = stack.enter_context(
                 FeatureTransfer(above.to(device).to(memory_format=torch.channels_last), net, loss)
@@ -112,6 +115,7 @@ def base_network(
         fit(
             net, data, epochs=epochs, batch=128, learning_rate=0.25, seed=seed, mean=MEAN, std=STD, augment=True,
             shift=4, mirror=True, schedule="one-cycle", precision="bfloat16", loss=loss,
+            small_first=small_first,
             checkpoint=path.with_suffix(".checkpoint"),
             on_progress=lambda p: tell(f"base: epoch {p.epoch} of {p.epochs}, loss {p.loss:.3f}"),
         )  # fmt: skip

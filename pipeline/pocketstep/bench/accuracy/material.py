@@ -55,6 +55,7 @@ class Settings:
         beside: other images that the base learns.
         teacher: of the base's features.
         batch: of the bundles' programs.
+        small_first: whether the base sees smaller images first.
     """
 
     first: int = 50
@@ -69,6 +70,7 @@ class Settings:
     beside: Beside | None = None
     teacher: Teacher | None = None
     batch: int = 64
+    small_first: bool = False
 
     @property
     def kind(self) -> str:
@@ -112,7 +114,7 @@ class Material:
         path = self.folder / f"base-{self._base_name}.safetensors"
         return base_network(
             seen, path, network=s.network, epochs=s.epochs, seed=s.seed, rotations=s.rotations,
-            smoothing=s.smoothing, tell=self.tell, beside=s.beside, teacher=s.teacher,
+            smoothing=s.smoothing, tell=self.tell, beside=s.beside, teacher=s.teacher, small_first=s.small_first,
         )  # fmt: skip
 
     def bundle(self, variant: str, runtime: str) -> Path:
@@ -151,7 +153,8 @@ class Material:
         kind = "rotations" if s.rotations else f"smooth{s.smoothing}"
         beside = f"-{s.beside.name}-{s.beside.per_class}" if s.beside else ""
         teacher = f"-{s.teacher.network}-{s.teacher.epochs}" if s.teacher else ""
-        return f"{s.network}-{s.first}-{s.epochs}-{kind}{beside}{teacher}-{s.seed}"
+        sizes = "-growing" if s.small_first else ""
+        return f"{s.network}-{s.first}-{s.epochs}-{kind}{sizes}{beside}{teacher}-{s.seed}"
 
     @property
     def _settings_name(self) -> str:

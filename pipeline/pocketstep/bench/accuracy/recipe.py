@@ -20,7 +20,8 @@ from pocketstep_device.errors import InputError
 class BaseTable:
     """The base: see ``Settings``; ``beside`` names other images that it learns, so many of each class.
 
-    ``teacher`` names the network whose features it imitates, which learns so many epochs before.
+    ``teacher`` names the network whose features it imitates, which learns so many epochs before. With ``small_first``
+    both see smaller images first.
     """
 
     network: str
@@ -32,6 +33,7 @@ class BaseTable:
     beside_per_class: int = 2500
     teacher: str = ""
     teacher_epochs: int = 40
+    small_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class AccuracyRecipe:
         teacher = Teacher(base.teacher, base.teacher_epochs) if base.teacher else None
         return Settings(
             base.classes, base.epochs, base.rotations, base.smoothing, stream.cut, stream.replay_per_class, seed,
-            base.network, stream.mirrored, beside, teacher, stream.batch,
+            base.network, stream.mirrored, beside, teacher, stream.batch, base.small_first,
         )  # fmt: skip
 
     def order(self, folder: Path, runtime: str, threads: int) -> Order:
