@@ -16,8 +16,10 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 def practical(precision: str, device: torch.device) -> str:
     """``precision``, or ``float32`` instead of ``bfloat16`` on a CPU that would emulate it: 13 times slower on AVX2."""
-    native = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return precision if native or precision != "bfloat16" else "float32"
+    if precision != "bfloat16" or device.type != "cpu":
+        return precision
+    native = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return precision if native else "float32"
 
 
 class Workers:
