@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,13 +16,6 @@ from pocketstep.compile.sharing import compact_convolutions, with_input_gradient
 from pocketstep.compile.trace import trace
 from pocketstep.plan import make_plan
 from pocketstep_device.errors import InputError
-
-
-@pytest.fixture(autouse=True)
-def _right_gradients(request: pytest.FixtureRequest) -> Iterator[None]:
-    """oneDNN on AVX2 gets the weights' gradient of a strided 1x1 convolution of four channels, channels last, wrong."""
-    with torch.backends.mkldnn.flags(enabled="1x1 strided" not in request.node.name):
-        yield
 
 
 def body(*middle: nn.Module) -> Head:

@@ -80,7 +80,8 @@ class Oracle:
         latent = model.latent(v["latents"])
         weights = fold_back(model.network, model.plan, leaves)
         special = surrogates(model.network, model.plan, weights)
-        values = model.network.run_from(model.plan.cut, latent.permute(0, 3, 1, 2), weights, special)
+        # Contiguous: of channels last, oneDNN on AVX2 gets a strided 1x1 kernel's gradient wrong, beyond its memory.
+        values = model.network.run_from(model.plan.cut, latent.permute(0, 3, 1, 2).contiguous(), weights, special)
         features = values[features_node(model.plan.head)]
         features = features.mean((2, 3)) if features.dim() == 4 else features
         logits = values[model.network.output]

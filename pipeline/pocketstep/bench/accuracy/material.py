@@ -153,7 +153,7 @@ class Material:
         kind = "rotations" if s.rotations else f"smooth{s.smoothing}"
         beside = f"-{s.beside.name}-{s.beside.per_class}" if s.beside else ""
         teacher = f"-{s.teacher.network}-{s.teacher.epochs}" if s.teacher else ""
-        sizes = "-growing" if s.small_first else ""
+        sizes = "-small-first" if s.small_first else ""
         return f"{s.network}-{s.first}-{s.epochs}-{kind}{sizes}{beside}{teacher}-{s.seed}"
 
     @property
