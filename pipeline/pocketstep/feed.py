@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pocketstep.augment import Augmentation, blended, normalised
 from pocketstep.data import Dataset
+from pocketstep.strides import channels_first
 
 
 class Feed:
@@ -42,7 +43,7 @@ class Feed:
         self.steps = len(dataset) // self.batch
         self.augmentation = augmentation
         self.statistics = (mean, std, per_image)
-        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.channels_last = channels_last
         share = self.batch // part[1]
         self.own = slice(part[0] * share, (part[0] + 1) * share)
         self.generator = torch.Generator().manual_seed(seed)
@@ -69,7 +70,8 @@ class Feed:
             images = blended(self.augmentation.mask(normalised(images, *self.statistics), draws), draws)
             if self.device.type == "cuda":
                 images = images.pin_memory()  # else the copy waits for all that the device still does
+            images = images.to(self.device, non_blocking=True)
             yield (
-                images.to(self.device, non_blocking=True).contiguous(memory_format=self.format),
+                images.contiguous(memory_format=torch.channels_last) if self.channels_last else channels_first(images),
                 self.labels[rows].to(self.device, non_blocking=True),
             )

@@ -19,6 +19,7 @@ from pocketstep.loop import Loss, Run
 from pocketstep.parallel import Workers, practical
 from pocketstep.rates import schedule_named
 from pocketstep.sizes import check_smaller, growing, whole
+from pocketstep.strides import channels_first
 from pocketstep_device.errors import InputError
 
 
@@ -34,7 +35,7 @@ def prepare(images: Images, mean: Sequence[float], std: Sequence[float], per_ima
     Raises:
         InputError: If ``mean`` or ``std`` has not one value per channel, or a deviation is not positive.
     """
-    return normalised(torch.from_numpy(images).permute(0, 3, 1, 2), mean, std, per_image).contiguous()
+    return channels_first(normalised(torch.from_numpy(images).permute(0, 3, 1, 2), mean, std, per_image))
 
 
 def fit(

@@ -177,6 +177,20 @@ def test_prepare_normalises_and_moves_channels_first():
         prepare(images, (0.1,), (1.0,))
 
 
+def test_grey_images_are_trained_channels_first(stripes):
+    """Not by strides that count as channels last, too."""
+    seen = []
+
+    def loss(model, images, labels):
+        seen.append(images.stride())
+        return cross_entropy(model, images, labels)
+
+    for smaller in (False, True):
+        train(stripes, epochs=1, loss=loss, small_first=smaller)
+    assert set(seen) == {(side * side, side * side, side, 1) for side in (4, 6, 8)}
+    assert prepare(stripes.images, MEAN, STD).stride() == (64, 64, 8, 1)
+
+
 def test_evaluate_keeps_order_and_mode(stripes):
     model = ResidualNet(2, widths=(4,), blocks=1).train()
     logits = evaluate(model, stripes, MEAN, STD, batch=7)

@@ -24,6 +24,7 @@ from pocketstep.compile.signatures import LearningModel, Values
 from pocketstep.compile.surrogates import surrogates
 from pocketstep.compile.walk import fold_back
 from pocketstep.plan import Parameter
+from pocketstep.strides import channels_first
 
 ABSENT = float("-inf")
 
@@ -79,9 +80,9 @@ class Oracle:
         model = self.model
         latent = model.latent(v["latents"])
         weights = fold_back(model.network, model.plan, leaves)
+        weights = {name: channels_first(w) for name, w in weights.items()}
         special = surrogates(model.network, model.plan, weights)
-        # Contiguous: of channels last, oneDNN on AVX2 gets a strided 1x1 kernel's gradient wrong, beyond its memory.
-        values = model.network.run_from(model.plan.cut, latent.permute(0, 3, 1, 2).contiguous(), weights, special)
+        values = model.network.run_from(model.plan.cut, channels_first(latent.permute(0, 3, 1, 2)), weights, special)
         features = values[features_node(model.plan.head)]
         features = features.mean((2, 3)) if features.dim() == 4 else features
         logits = values[model.network.output]
