@@ -185,8 +185,8 @@ def test_grey_images_are_trained_channels_first(stripes):
         seen.append(images.stride())
         return cross_entropy(model, images, labels)
 
-    for smaller in (False, True):
-        train(stripes, epochs=1, loss=loss, small_first=smaller)
+    for varied in (False, True):
+        train(stripes, epochs=1, loss=loss, augment=varied, small_first=varied)
     assert set(seen) == {(side * side, side * side, side, 1) for side in (4, 6, 8)}
     assert prepare(stripes.images, MEAN, STD).stride() == (64, 64, 8, 1)
 
