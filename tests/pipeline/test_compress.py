@@ -153,7 +153,7 @@ def test_all_recipes_can_be_read(path):
     [
         ("digits-study", "digits-p0.7", ""),
         ("cifar10-small", "cifar10-p0.9", "cifar"),
-        ("cifar10-wrn28x10-short", "cifar10-wrn28x10-p0.7", "cifar"),
+        pytest.param("cifar10-wrn28x10-short", "cifar10-wrn28x10-p0.7", "cifar", marks=pytest.mark.slow),
     ],
 )
 def test_a_student_that_comes_along_is_as_good_as_its_card_says(recipe_name, student, data, request):
