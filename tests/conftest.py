@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 GIVEN_BUNDLE = "POCKETSTEP_TEST_BUNDLE"
 """Environment variable: a bundle that exists already, to save the minute that building one takes."""
+
+KEPT_BUNDLE = "POCKETSTEP_KEEP_BUNDLE"
+"""Environment variable: where to leave the session's bundle for Android's tests, which would build another."""
 
 DATA = "POCKETSTEP_CIFAR"
 """Environment variable: where CIFAR is; it is never in the repository."""
@@ -77,9 +81,11 @@ class _Builder:
         return self.target
 
     def close(self) -> None:
-        """Ends the process, if it still runs, and removes the bundle."""
+        """Ends the process, if it still runs, and removes the bundle, or leaves it where it is wanted."""
         self._process.terminate()
-        self._process.wait()
+        built = self._process.wait() == 0
+        if built and (kept := os.environ.get(KEPT_BUNDLE)):
+            shutil.copytree(self.target, kept)
         self._folder.cleanup()
 
 
