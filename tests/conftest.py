@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ GIVEN_BUNDLE = "POCKETSTEP_TEST_BUNDLE"
 """Environment variable: a bundle that exists already, to save the minute that building one takes."""
 
 KEPT_BUNDLE = "POCKETSTEP_KEEP_BUNDLE"
-"""Environment variable: where to leave the session's bundle for Android's tests, which would build another."""
+"""Environment variable: where the session's bundle is built and stays, so that Android's tests need no other."""
 
 DATA = "POCKETSTEP_CIFAR"
 """Environment variable: where CIFAR is; it is never in the repository."""
@@ -69,7 +68,7 @@ class _Builder:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="pocketstep-bundle-")
         self._log = Path(self._folder.name) / "log.txt"
-        self.target = Path(self._folder.name) / "digits.bundle"
+        self.target = Path(os.environ.get(KEPT_BUNDLE) or Path(self._folder.name) / "digits.bundle")
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # a core is left for the tests
         with self._log.open("w") as log:
             command = [sys.executable, __file__, str(self.target)]
@@ -81,11 +80,9 @@ class _Builder:
         return self.target
 
     def close(self) -> None:
-        """Ends the process, if it still runs, and removes the bundle, or leaves it where it is wanted."""
+        """Ends the process, if it still runs, and removes the bundle, unless it is wanted elsewhere."""
         self._process.terminate()
-        built = self._process.wait() == 0
-        if built and (kept := os.environ.get(KEPT_BUNDLE)):
-            shutil.copytree(self.target, kept)
+        self._process.wait()
         self._folder.cleanup()
 
 
